@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs from a virtual environment of its own; nothing has to be installed before.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test test-full test-oldest test-hf lint bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/python examples/demo_checkpoint.py build/demo-checkpoint
+	$(BIN)/python examples/generate.py build/demo-checkpoint --max-new-tokens 64 --check \
+	  --prompt "Multi-head latent attention keeps one small row for every token it has read."
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+# The oldest supported JAX, in an environment of its own.
+test-oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest -m "not full"
+
+# The example's loader and paths against transformers, which needs PyTorch for the CPU.
+test-hf: .venv-hf/ready
+	.venv-hf/bin/python -m pytest -s tests/hf
+
+lint: $(VENV)/ready
+	$(BIN)/python -m pip install -q -e ".[lint]"
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/python -m pip install -q -e ".[bench]"
+	$(BIN)/python benchmarks/decode.py
+
+$(VENV)/ready: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e ".[test]"
+	touch $@
+
+.venv-oldest/ready: $(SOURCES)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q -e ".[test]" jax==0.7.2 jaxlib==0.7.2
+	touch $@
+
+.venv-hf/ready: $(SOURCES)
+	$(PYTHON) -m venv .venv-hf
+	.venv-hf/bin/python -m pip install -q -e ".[test]" torch==2.13.0 transformers==5.23.0
+	touch $@
+
+clean:
+	rm -rf build .venv .venv-oldest .venv-hf

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ffi/decode_call.h"
+
+#include <optional>
+#include <vector>
+
+#include "ffi/error.h"
+
+namespace jax_mla {
+namespace {
+
+namespace ffi = xla::ffi;
+
+using Shape = std::vector<int64_t>;
+
+constexpr int64_t kAny = -1;  // a dimension that the operand itself decides
+
+std::string Text(const Shape& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (i > 0) text += ", ";
+    text += shape[i] == kAny ? "any" : std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+bool IsFp8(ffi::DataType dtype) {
+  return dtype == ffi::DataType::F8E4M3FN || dtype == ffi::DataType::F8E4M3FNUZ;
+}
+
+// Checks shape and dtype of `buffer`; `dtype` empty leaves the dtype to the caller.
+ffi::Error Check(const char* name, const ffi::AnyBuffer& buffer, const Shape& expected,
+                 std::optional<ffi::DataType> dtype) {
+  const auto dims = buffer.dimensions();
+  const Shape got(dims.begin(), dims.end());
+  bool fits = got.size() == expected.size();
+  for (size_t i = 0; fits && i < got.size(); ++i) {
+    fits = expected[i] == kAny || expected[i] == got[i];
+  }
+  if (!fits) {
+    return InvalidArgument("jax_mla decode: ", name, ": expected shape ", Text(expected), ", got ",
+                           Text(got));
+  }
+  if (dtype && buffer.element_type() != *dtype) {
+    return InvalidArgument("jax_mla decode: ", name, ": expected dtype ", *dtype, ", got ",
+                           buffer.element_type());
+  }
+  return ffi::Error::Success();
+}
+
+// Hands out operands (or results) in order, each checked by name.
+template <typename Remaining>
+class Reader {
+ public:
+  explicit Reader(Remaining buffers) : buffers_(buffers) {}
+
+  ffi::Error Next(const char* name, const Shape& expected, std::optional<ffi::DataType> dtype,
+                  std::optional<ffi::AnyBuffer>& buffer) {
+    if (next_ >= buffers_.size()) return InvalidArgument("jax_mla decode: ", name, ": missing");
+    if constexpr (std::is_same_v<Remaining, ffi::RemainingArgs>) {
+      buffer = *buffers_.template get<ffi::AnyBuffer>(next_++);
+    } else {
+      buffer = **buffers_.template get<ffi::AnyBuffer>(next_++);
+    }
+    return Check(name, *buffer, expected, dtype);
+  }
+
+  ffi::Error Done(const char* what) const {
+    if (next_ == buffers_.size()) return ffi::Error::Success();
+    return InvalidArgument("jax_mla decode: expected ", next_, " ", what, ", got ",
+                           buffers_.size());
+  }
+
+ private:
+  Remaining buffers_;
+  size_t next_ = 0;
+};
+
+template <typename T>
+T* Data(const std::optional<ffi::AnyBuffer>& buffer) {
+  return static_cast<T*>(buffer->untyped_data());
+}
+
+ffi::Error CheckAttributes(const DecodeAttributes& a) {
+  const bool repeated = a.head_stride > 1 && a.heads * a.head_stride == a.padded_heads;
+  const bool trailing = a.head_stride == 1 && a.heads <= a.padded_heads;
+  if (a.heads < 1 || !(repeated || trailing)) {
+    return InvalidArgument("jax_mla decode: heads ", a.heads, ", padded_heads ", a.padded_heads,
+                           ", head_stride ", a.head_stride, ": no such plan");
+  }
+  if (a.implementation != "asm" && a.implementation != "kernel") {
+    return InvalidArgument("jax_mla decode: implementation: expected asm or kernel, got ",
+                           a.implementation);
+  }
+  if (a.num_kv_splits < 1) {
+    return InvalidArgument("jax_mla decode: num_kv_splits: expected a positive number, got ",
+                           a.num_kv_splits);
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error CheckDtypes(ffi::DataType q, ffi::DataType kv) {
+  const bool served = q == ffi::DataType::BF16 || q == ffi::DataType::F16 || IsFp8(q);
+  const bool pair = q == kv || (q == ffi::DataType::BF16 && IsFp8(kv));
+  if (served && pair) return ffi::Error::Success();
+  return InvalidArgument("jax_mla decode: no such pair of dtypes: q ", q, ", kv_pages ", kv);
+}
+
+}  // namespace
+
+ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets results,
+                            const DecodeAttributes& attributes, DecodeCall& call) {
+  constexpr auto kI32 = ffi::DataType::S32;
+  constexpr auto kF32 = ffi::DataType::F32;
+  JAX_MLA_RETURN_IF_ERROR(CheckAttributes(attributes));
+  call = {};
+
+  Reader in(operands);
+  std::optional<ffi::AnyBuffer> buffer;
+  JAX_MLA_RETURN_IF_ERROR(
+      in.Next("q", {kAny, kAny, attributes.padded_heads, kAny}, std::nullopt, buffer));
+  call.q = Data<void>(buffer);
+  call.q_dtype = buffer->element_type();
+  call.batch = buffer->dimensions()[0];
+  call.q_len = buffer->dimensions()[1];
+  call.width = buffer->dimensions()[3];
+
+  JAX_MLA_RETURN_IF_ERROR(
+      in.Next("kv_pages", {kAny, kAny, call.width}, std::nullopt, buffer));
+  call.kv_pages = Data<void>(buffer);
+  call.kv_dtype = buffer->element_type();
+  call.pages = buffer->dimensions()[0];
+  call.page_size = buffer->dimensions()[1];
+  JAX_MLA_RETURN_IF_ERROR(CheckDtypes(call.q_dtype, call.kv_dtype));
+
+  JAX_MLA_RETURN_IF_ERROR(in.Next("lengths", {call.batch}, kI32, buffer));
+  call.lengths = Data<int32_t>(buffer);
+  JAX_MLA_RETURN_IF_ERROR(in.Next("page_indices", {call.batch, kAny}, kI32, buffer));
+  call.page_indices = Data<int32_t>(buffer);
+  call.pages_per_seq = buffer->dimensions()[1];
+
+  if (attributes.implementation == "asm") {
+    JAX_MLA_RETURN_IF_ERROR(in.Next("kv_indptr", {call.batch + 1}, kI32, buffer));
+    call.kv_indptr = Data<int32_t>(buffer);
+    const int64_t capacity = call.batch * call.pages_per_seq * call.page_size;
+    JAX_MLA_RETURN_IF_ERROR(in.Next("kv_indices", {capacity}, kI32, buffer));
+    call.kv_indices = Data<int32_t>(buffer);
+  }
+  if (IsFp8(call.q_dtype)) {
+    JAX_MLA_RETURN_IF_ERROR(in.Next("q_scale", {}, kF32, buffer));
+    call.q_scale = Data<float>(buffer);
+  }
+  if (IsFp8(call.kv_dtype)) {
+    JAX_MLA_RETURN_IF_ERROR(in.Next("kv_scale", {}, kF32, buffer));
+    call.kv_scale = Data<float>(buffer);
+  }
+  JAX_MLA_RETURN_IF_ERROR(in.Done("operands"));
+
+  Reader rets(results);
+  call.out_dtype = IsFp8(call.q_dtype) ? ffi::DataType::BF16 : call.q_dtype;
+  JAX_MLA_RETURN_IF_ERROR(rets.Next("out", {call.batch, call.q_len, attributes.heads, kAny},
+                                    call.out_dtype, buffer));
+  call.out = Data<void>(buffer);
+  call.latent_dim = buffer->dimensions()[3];
+  if (call.latent_dim > call.width) {
+    return InvalidArgument("jax_mla decode: out: expected at most ", call.width,
+                           " as the last dimension, got ", call.latent_dim);
+  }
+  JAX_MLA_RETURN_IF_ERROR(
+      rets.Next("lse", {call.batch, call.q_len, attributes.heads}, kF32, buffer));
+  call.lse = Data<float>(buffer);
+
+  // One float32 partial output and log-sum-exp per split and padded head.
+  const int64_t rows =
+      call.batch * call.q_len * attributes.num_kv_splits * attributes.padded_heads;
+  call.workspace_bytes = rows * (call.latent_dim + 1) * static_cast<int64_t>(sizeof(float));
+  JAX_MLA_RETURN_IF_ERROR(
+      rets.Next("workspace", {call.workspace_bytes}, ffi::DataType::U8, buffer));
+  call.workspace = Data<uint8_t>(buffer);
+  return rets.Done("results");
+}
+
+}  // namespace jax_mla

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sstream>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace jax_mla {
+
+// An error of `code` whose message is the arguments, put together.
+template <typename... Parts>
+xla::ffi::Error MakeError(xla::ffi::ErrorCode code, const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  return xla::ffi::Error(code, message.str());
+}
+
+template <typename... Parts>
+xla::ffi::Error InvalidArgument(const Parts&... parts) {
+  return MakeError(xla::ffi::ErrorCode::kInvalidArgument, parts...);
+}
+
+// Returns from the enclosing function if `expression` is an error.
+#define JAX_MLA_RETURN_IF_ERROR(expression)                  \
+  do {                                                       \
+    xla::ffi::Error jax_mla_error = (expression);            \
+    if (jax_mla_error.failure()) return jax_mla_error;       \
+  } while (false)
+
+}  // namespace jax_mla

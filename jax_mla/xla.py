@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MLA decode in plain XLA: serves every platform, dtype pair and width.
+
+Flash-decoding over blocks of KV: memory grows with a block, not with the cache.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_mla import compat
+
+# Tokens of every sequence that one step of the loop gathers, over all splits.
+BLOCK_TOKENS = 512
+# Rows, (query, head) pairs, of one matrix product. A fixed number, so that the same head gets the
+# same bits whatever other heads are in the call: under shard_map, or next to padding.
+ROW_TILE = 16
+
+
+def decode(
+    q: jax.Array,
+    kv_pages: jax.Array,
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    q_scale: jax.Array | None,
+    kv_scale: jax.Array | None,
+    scale: float,
+    latent_dim: int,
+    num_kv_splits: int,
+    out_dtype: np.dtype,
+    sequential: bool,
+) -> tuple[jax.Array, jax.Array]:
+    """Decode on checked operands in their full ranks.
+
+    Args:
+      q: `[batch, q_len, heads, width]`.
+      kv_pages: `[pages, page_size, width]`.
+      lengths: int32 `[batch]`, any value.
+      page_indices: int32 `[batch, pages_per_seq]`, any value.
+      q_scale: float32 `[]`, or None.
+      kv_scale: float32 `[]`, or None.
+      scale: factor of the scores.
+      latent_dim: leading part of a cache row that is the value.
+      num_kv_splits: parts that each sequence's keys are cut into, merged at the end.
+      out_dtype: dtype of the output.
+      sequential: take sequences one after the other rather than side by side.
+
+    Returns:
+      out `[batch, q_len, heads, latent_dim]` and lse float32 `[batch, q_len, heads]`.
+    """
+    batch, q_len, heads, width = q.shape
+    page_size, capacity = kv_pages.shape[1], page_indices.shape[1] * kv_pages.shape[1]
+    splits, block = num_kv_splits, _block_tokens(capacity, num_kv_splits)
+
+    lengths = jnp.clip(lengths, 0, capacity)
+    factor = _product(scale, q_scale, kv_scale)
+    rows = q.reshape(batch, q_len * heads, width).astype(jnp.float32) * factor
+    # Query t sees the keys before length - q_len + t + 1.
+    query = jnp.repeat(jnp.arange(q_len, dtype=jnp.int32), heads)
+    visible = lengths[:, None] - q_len + 1 + query
+    # A lane is one split of one sequence, and has sums of its own.
+    lanes = batch * splits
+    # One at a time on the CPU: the shape of its matrix products, and with it the last bits, must
+    # not depend on the batch. Elsewhere lanes run side by side.
+    each_lane = lax.map if sequential else _map_in_parallel
+    update = functools.partial(_update, latent_dim=latent_dim)
+    rows, visible = (_tiles(jnp.repeat(x, splits, axis=0)) for x in (rows, visible))
+
+    def step(i: jax.Array, sums: _Sums) -> _Sums:
+        token = i * (splits * block) + jnp.arange(splits * block, dtype=jnp.int32)
+        kv = _gather(kv_pages, page_indices, token // page_size, token % page_size, tie=i)
+        # Slots beyond the length may hold NaN: mask the values, not only the scores.
+        kv = jnp.where((token < lengths[:, None])[..., None], kv, 0.0)
+        kv = kv.reshape(lanes, block, width)
+        token = jnp.tile(token.reshape(splits, 1, block), (batch, 1, 1))
+
+        def tile(args: tuple[jax.Array, jax.Array, _Sums]) -> _Sums:
+            rows, visible, sums = args
+            seen = token < visible[..., None]
+            updated: _Sums = each_lane(update, (sums, rows, kv, seen))
+            return updated
+
+        all_updated: _Sums = lax.map(tile, (rows, visible, sums))
+        return all_updated
+
+    shape = rows.shape[:-1]
+    axes = compat.varying_axes(q)
+    start = _Sums(
+        top=compat.vary_over(jnp.full(shape, -jnp.inf, jnp.float32), axes),
+        total=compat.vary_over(jnp.zeros(shape, jnp.float32), axes),
+        values=compat.vary_over(jnp.zeros((*shape, latent_dim), jnp.float32), axes),
+    )
+    steps = -(-jnp.max(lengths, initial=0) // (splits * block))
+    sums = lax.fori_loop(jnp.zeros_like(steps), steps, step, start)
+    out, lse = _merge(_Sums(*(_untile(x, q_len * heads) for x in sums)), splits)
+    if kv_scale is not None:
+        out = out * kv_scale
+    shape = (batch, q_len, heads)
+    return out.astype(out_dtype).reshape(*shape, latent_dim), lse.reshape(shape)
+
+
+def _map_in_parallel(f: Callable[[Any], Any], args: Any) -> Any:
+    return jax.vmap(f)(args)
+
+
+class _Sums(NamedTuple):
+    """What the rows of each lane know of the keys they have seen.
+
+    Attributes:
+      top: `[..., lanes, rows]`, the largest score, -inf where there was none.
+      total: `[..., lanes, rows]`, sum of exp(score - top).
+      values: `[..., lanes, rows, latent_dim]`, sum of exp(score - top) * value.
+    """
+
+    top: jax.Array
+    total: jax.Array
+    values: jax.Array
+
+
+def _update(lane: tuple[_Sums, jax.Array, jax.Array, jax.Array], *, latent_dim: int) -> _Sums:
+    """Online softmax: takes a block of keys into the sums of a tile of rows.
+
+    Args:
+      lane: the sums of the tile in one lane; its rows `[ROW_TILE, width]`, scaled; the keys
+        `[block, width]`; which row sees which key `[ROW_TILE, block]`.
+      latent_dim: leading part of a key that is the value.
+    """
+    sums, rows, kv, seen = lane
+    scores = jnp.einsum("rw,nw->rn", rows, kv, precision=lax.Precision.HIGHEST)
+    scores = jnp.where(seen, scores, -jnp.inf)
+    top = jnp.maximum(sums.top, scores.max(axis=-1))
+    shift = jnp.where(top == -jnp.inf, 0.0, top)
+    decay = jnp.exp(sums.top - shift)
+    weights = jnp.exp(scores - shift[..., None])
+    values = jnp.einsum("rn,nl->rl", weights, kv[..., :latent_dim], precision=lax.Precision.HIGHEST)
+    return _Sums(
+        top, sums.total * decay + weights.sum(axis=-1), sums.values * decay[..., None] + values
+    )
+
+
+def _merge(sums: _Sums, splits: int) -> tuple[jax.Array, jax.Array]:
+    """out `[batch, rows, latent_dim]` and lse of all splits; 0 and -inf where no key was seen."""
+    sums = _Sums(*(x.reshape(-1, splits, *x.shape[1:]) for x in sums))
+    top = sums.top.max(axis=1)
+    shift = jnp.where(top == -jnp.inf, 0.0, top)
+
+    # In order, split by split: how a reduction is compiled depends on the batch, and so would the
+    # last bits of the result.
+    def add(split: jax.Array, merged: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        part = _Sums(*(lax.dynamic_index_in_dim(x, split, 1, keepdims=False) for x in sums))
+        weight = jnp.exp(part.top - shift)
+        total, values = merged
+        return total + weight * part.total, values + weight[..., None] * part.values
+
+    start = jnp.zeros_like(sums.total[:, 0]), jnp.zeros_like(sums.values[:, 0])
+    total, values = lax.fori_loop(0, splits, add, start)
+    return values / jnp.where(total == 0.0, 1.0, total)[..., None], shift + jnp.log(total)
+
+
+def _tiles(x: jax.Array) -> jax.Array:
+    """`[batch, rows, ...]` to `[tiles, batch, ROW_TILE, ...]`, the last one padded."""
+    batch, rows, *rest = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -rows % ROW_TILE), *((0, 0) for _ in rest)))
+    return jnp.moveaxis(x.reshape(batch, -1, ROW_TILE, *rest), 1, 0)
+
+
+def _untile(x: jax.Array, rows: int) -> jax.Array:
+    """Undoes `_tiles`: `[tiles, batch, ROW_TILE, ...]` to `[batch, rows, ...]`."""
+    tiles, batch, _, *rest = x.shape
+    return jnp.moveaxis(x, 0, 1).reshape(batch, tiles * ROW_TILE, *rest)[:, :rows]
+
+
+def _block_tokens(capacity: int, splits: int) -> int:
+    """Tokens of a block of one split: a step takes one block of every split."""
+    block = max(16, BLOCK_TOKENS // splits)
+    return min(block, -(-capacity // splits)) if isinstance(capacity, int) else block
+
+
+def _product(scale: float, *factors: jax.Array | None) -> jax.Array:
+    """scale times the factors that are there, in float32."""
+    product: jax.Array = jnp.float32(scale)
+    for factor in factors:
+        if factor is not None:
+            product = product * factor
+    return product
+
+
+def _gather(
+    kv_pages: jax.Array, page_indices: jax.Array, slot: jax.Array, row: jax.Array, *, tie: jax.Array
+) -> jax.Array:
+    """Rows `[batch, tokens, width]` in float32 of the tokens at page `slot`, row `row`.
+
+    XLA's CPU backend has no bfloat16 gather: it widens the operand to float32, the whole pool, and
+    moves that out of the loop. So the bits are gathered. Since jax 0.8 the view of the pool as bits
+    is moved out of the loop and materialised too, unless something of the loop (`tie`) holds it.
+    """
+    page = jnp.take(page_indices, slot, axis=1, mode="clip")
+    page = jnp.clip(page, 0, kv_pages.shape[0] - 1)
+    tokens: jax.Array
+    if kv_pages.dtype == jnp.float32:
+        tokens = kv_pages.at[page, row].get(mode="promise_in_bounds")
+        return tokens
+    kv_pages, _ = lax.optimization_barrier((kv_pages, tie))
+    bits = lax.bitcast_convert_type(kv_pages, jnp.dtype(f"uint{8 * kv_pages.dtype.itemsize}"))
+    tokens = bits.at[page, row].get(mode="promise_in_bounds")
+    return lax.bitcast_convert_type(tokens, kv_pages.dtype).astype(jnp.float32)
+
+
+def token_indices(
+    lengths: jax.Array, page_indices: jax.Array, *, page_size: int, num_pages: int
+) -> tuple[jax.Array, jax.Array]:
+    """The paged table as packed token indices (CSR), what kernels of page size 1 take.
+
+    Returns:
+      kv_indptr int32 `[batch + 1]` and kv_indices int32 `[batch * pages_per_seq * page_size]`, of
+      which the first `kv_indptr[-1]` are used and the others are 0.
+    """
+    batch, pages_per_seq = page_indices.shape
+    size = batch * pages_per_seq * page_size
+    lengths = jnp.clip(lengths, 0, pages_per_seq * page_size)
+    indptr = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(lengths, dtype=jnp.int32)])
+    token = jnp.arange(pages_per_seq * page_size, dtype=jnp.int32)
+    page = jnp.clip(page_indices, 0, num_pages - 1)[:, token // page_size]
+    # What lies beyond a length goes out of bounds, and is dropped.
+    place = jnp.where(token < lengths[:, None], indptr[:-1, None] + token, size)
+    indices = compat.vary_over(jnp.zeros(size, jnp.int32), compat.varying_axes(lengths))
+    return indptr, indices.at[place].set(page * page_size + token % page_size, mode="drop")
