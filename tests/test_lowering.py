@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs are lowered to for GPUs that are not there."""
+
+import dataclasses
+import functools
+import sys
+import warnings
+from typing import Any
+
+import cases
+import ir
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jax_mla
+from jax_mla import Target, lowering, native
+
+MI300X = Target("gfx942", 304)
+MI355X = Target("gfx950", 256)
+H200 = Target("sm_90", 132)
+
+
+def case(heads: int = 4, q_len: int = 1, dtypes: str = "bf16", **options: Any) -> cases.Case:
+    return cases.make(heads, q_len, 16, dtypes, lengths=(160, 7), capacity=160, **options)
+
+
+def only_call(lowered: Any) -> ir.Call:
+    (call,) = ir.custom_calls(lowered)
+    return call
+
+
+# --- ROCm -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [MI300X, MI355X], ids=lambda t: t.arch)
+@pytest.mark.parametrize(
+    ("heads", "padded", "stride"),
+    [
+        (1, 16, 16), (2, 16, 8), (3, 16, 1), (4, 16, 4), (5, 16, 1), (6, 16, 1), (8, 16, 2),
+        (12, 16, 1), (16, 16, 1), (17, 32, 1), (24, 32, 1), (32, 32, 1), (48, 64, 1), (64, 64, 1),
+        (96, 128, 1), (128, 128, 1),
+    ],
+)  # fmt: skip
+def test_rocm_pads_the_heads(heads: int, padded: int, stride: int, target: Target) -> None:
+    lowered = ir.lower(case(heads), "rocm", implementation="asm", target=target)
+    call = only_call(lowered)
+    assert call.target == "jax_mla_decode_rocm_v1"
+    assert call.operands[0] == ((2, 1, padded, 576), "bf16")
+    # Real heads come out: nothing is left to slice.
+    assert call.results[:2] == [((2, 1, heads, 512), "bf16"), ((2, 1, heads), "f32")]
+    names = ir.operations(lowered)
+    assert ("stablehlo.pad" in names) == (padded > heads and stride == 1)
+    assert "stablehlo.slice" not in call.users
+    attributes = call.attributes
+    assert attributes["heads"] == f"{heads} : i64"
+    assert attributes["padded_heads"] == f"{padded} : i64"
+    assert attributes["head_stride"] == f"{stride} : i64"
+
+
+def test_sixteen_heads_go_in_as_they_are() -> None:
+    lowered = ir.lower(case(16), "rocm", implementation="asm")
+    assert "stablehlo.pad" not in ir.operations(lowered)
+    assert only_call(lowered).sources[0] == "argument"
+
+
+@pytest.mark.parametrize("target", [MI300X, MI355X], ids=lambda t: t.arch)
+def test_attributes_and_operands_of_the_call(target: Target) -> None:
+    one = case(4, q_len=2)
+    call = only_call(ir.lower(one, "rocm", implementation="asm", target=target, num_kv_splits=7))
+    attributes = dict(call.attributes)
+    value, kind = attributes.pop("scale").split(" : ")
+    assert kind == "f32" and np.float32(value) == np.float32(cases.SCALE)
+    assert attributes == {
+        "arch": f'"{target.arch}"',
+        "compute_units": f"{target.compute_units} : i64",
+        "head_stride": "4 : i64",
+        "heads": "4 : i64",
+        "implementation": '"asm"',
+        "num_kv_splits": "7 : i64",
+        "padded_heads": "16 : i64",
+    }
+    pages = one.kv_pages.shape[0]
+    assert call.operands == [
+        ((2, 2, 16, 576), "bf16"),
+        ((pages, 16, 576), "bf16"),
+        ((2,), "i32"),
+        ((2, 10), "i32"),
+        ((3,), "i32"),
+        ((320,), "i32"),
+    ]
+    workspace = 2 * 2 * 7 * 16 * (512 + 1) * 4
+    assert call.results[2] == ((workspace,), "ui8")
+
+
+@pytest.mark.parametrize(("dtypes", "scales"), [("fp8fnuz", 2), ("bf16-fp8fnuz", 1)])
+def test_scales_are_the_last_operands(dtypes: str, scales: int) -> None:
+    call = only_call(ir.lower(case(dtypes=dtypes), "rocm", implementation="asm"))
+    operands = call.operands
+    assert operands[6:] == [((), "f32")] * scales
+    assert call.results[0][1] == "bf16"
+
+
+def test_metadata_is_made_once_for_many_layers() -> None:
+    one = case()
+    q, kv_pages, lengths, page_indices = one.operands
+
+    def step(q: jax.Array, lengths: jax.Array) -> list[Any]:
+        metadata = jax_mla.make_metadata(
+            lengths,
+            page_indices,
+            page_size=16,
+            num_pages=kv_pages.shape[0],
+            heads=4,
+            q_dtype=q.dtype,
+            kv_dtype=kv_pages.dtype,
+        )
+        decode = functools.partial(
+            jax_mla.decode, scale=0.1, metadata=metadata, implementation="asm"
+        )
+        return [decode(q, kv_pages, lengths, page_indices) for _ in range(3)]
+
+    lowered = jax.jit(step).trace(q, lengths).lower(lowering_platforms=("rocm",))
+    calls = ir.custom_calls(lowered)
+    assert len(calls) == 3
+    assert len({call.values[5] for call in calls}) == 1  # one kv_indices for all
+
+
+def test_rows_plan_does_not_pad() -> None:
+    lowered = ir.lower(case(5), "rocm", implementation="asm", head_plan="rows")
+    call = only_call(lowered)
+    assert call.operands[0] == ((2, 1, 5, 576), "bf16")
+    assert call.attributes["padded_heads"] == "5 : i64"
+
+
+# --- CUDA, and everything else --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("heads", [4, 16, 20])
+def test_cuda_does_not_pad(heads: int) -> None:
+    lowered = ir.lower(case(heads), "cuda", implementation="kernel", target=H200)
+    call = only_call(lowered)
+    assert call.target == "jax_mla_decode_cuda_v1"
+    assert call.operands[0] == ((2, 1, heads, 576), "bf16")
+    assert len(call.operands) == 4  # pages are addressed directly
+    assert call.attributes["padded_heads"] == f"{heads} : i64"
+    assert call.attributes["arch"] == '"sm_90"'
+
+
+@pytest.mark.parametrize("platform", ["cpu", "rocm", "cuda", "tpu"])
+def test_xla_everywhere(platform: str) -> None:
+    assert ir.custom_calls(ir.lower(case(), platform, implementation="xla")) == []
+
+
+# --- The choice -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh_warnings() -> None:
+    lowering._warn_fallback.cache_clear()
+
+
+@pytest.mark.parametrize("platform", ["rocm", "cuda"])
+def test_without_device_code_it_is_xla_and_says_so(platform: str, fresh_warnings: None) -> None:
+    with pytest.warns(UserWarning, match=f"lowering for {platform} with implementation='xla'"):
+        lowered = ir.lower(case(), platform)
+    assert ir.custom_calls(lowered) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ir.lower(case(5), platform)  # once is enough
+
+
+def test_the_best_that_can_be_launched(
+    monkeypatch: pytest.MonkeyPatch, fresh_warnings: None
+) -> None:
+    launches = {("rocm", "asm"), ("rocm", "kernel"), ("cuda", "kernel")}
+    monkeypatch.setattr(native, "LAUNCHES", frozenset(launches))
+    chosen = only_call(ir.lower(case(), "rocm")).attributes["implementation"]
+    assert chosen == '"asm"'
+    assert only_call(ir.lower(case(), "cuda")).target == "jax_mla_decode_cuda_v1"
+    with pytest.warns(UserWarning, match=r"expected latent_dim \+ rope of 512\+64"):
+        lowered = ir.lower(case(latent_dim=256), "rocm")
+    assert only_call(lowered).attributes["implementation"] == '"kernel"'
+
+
+@pytest.mark.parametrize(
+    ("platform", "made", "options", "message"),
+    [
+        ("cpu", case, {"implementation": "asm"}, "there is none for platform 'cpu'.*served.*'xla'"),
+        ("cpu", case, {"implementation": "kernel"}, "none for platform 'cpu'"),
+        ("cuda", case, {"implementation": "asm"}, "none for platform 'cuda'.*'kernel', 'xla'"),
+        ("tpu", case, {"implementation": "kernel"}, "none for platform 'other'"),
+        (
+            "rocm",
+            functools.partial(case, latent_dim=256),
+            {"implementation": "asm"},
+            r"512\+64, got 256\+64; served for this call: 'kernel', 'xla'",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="f32"),
+            {"implementation": "kernel"},
+            "got float32; served for this call: 'xla'",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="fp8fn"),
+            {"implementation": "asm", "target": MI300X},
+            "q: expected float8_e4m3fnuz on gfx942, got float8_e4m3fn",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="bf16-fp8fnuz"),
+            {"implementation": "asm", "target": MI355X},
+            "kv_pages: expected float8_e4m3fn on gfx950, got float8_e4m3fnuz",
+        ),
+        (
+            "cuda",
+            functools.partial(case, dtypes="fp8fnuz"),
+            {"implementation": "kernel", "target": H200},
+            "expected float8_e4m3fn on sm_90",
+        ),
+        (
+            "rocm",
+            case,
+            {"implementation": "asm", "target": Target("gfx90a", 104)},
+            "expected arch gfx942 or gfx950, got gfx90a",
+        ),
+        (
+            "rocm",
+            functools.partial(case, 20),
+            {"implementation": "asm", "head_plan": "rows"},
+            "head_plan='rows': expected at most 16 heads.*got 20 heads.*served: 'pad'",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="fp8fn"),
+            {"implementation": "asm", "head_plan": "rows", "target": MI355X},
+            "head_plan='rows'.*on gfx950",
+        ),
+    ],
+)
+def test_refusals_name_what_is_served(
+    platform: str, made: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(NotImplementedError, match=message):
+        ir.lower(made(), platform, **options)
+
+
+# --- Without the plugin, and on paper -------------------------------------------------------------
+
+
+def test_no_gpu_plugin_is_needed() -> None:
+    assert not [name for name in sys.modules if name.startswith(("jax_rocm", "jax_cuda"))]
+    with pytest.raises(RuntimeError):
+        jax.devices("rocm")
+    call = only_call(ir.lower(case(), "rocm", implementation="asm"))
+    assert call.attributes["arch"] == '"gfx942"'  # MI300X, for want of a device
+
+
+def test_export_for_all_platforms_runs_on_this_one(fresh_warnings: None) -> None:
+    one = case()
+    step = jax.jit(functools.partial(jax_mla.decode, **one.options, return_residuals=True))
+    with pytest.warns(UserWarning):
+        exported = export.export(step, platforms=["cpu", "rocm", "cuda"])(*one.operands)
+    loaded = export.deserialize(exported.serialize())
+    assert set(loaded.platforms) == {"cpu", "rocm", "cuda"}
+    for a, b in zip(loaded.call(*one.operands), step(*one.operands), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_export_of_the_custom_call_with_a_symbolic_batch() -> None:
+    one = case()
+    (batch,) = export.symbolic_shape("b")
+    arguments = [
+        jax.ShapeDtypeStruct(x.shape if i == 1 else (batch, *x.shape[1:]), x.dtype)
+        for i, x in enumerate(one.operands)
+    ]
+    step = jax.jit(functools.partial(jax_mla.decode, scale=0.1, implementation="asm"))
+    name = "jax_mla_decode_rocm_v1"
+    exported = export.export(
+        step,
+        platforms=["rocm"],
+        disabled_checks=[export.DisabledSafetyCheck.custom_call(name)],
+    )(*arguments)
+    text = export.deserialize(exported.serialize()).mlir_module()
+    assert text.count(f"@{name}(") == 1
+    assert "num_kv_splits = 16 : i64" in text
+    with pytest.raises(ValueError, match="cpu"):
+        exported.call(*one.operands)
+
+
+def test_the_gradient_keeps_the_custom_call() -> None:
+    one = dataclasses.replace(case(), lengths=np.array([160, 7], np.int32))
+    q, kv_pages, lengths, page_indices = one.operands
+
+    def loss(q: jax.Array) -> jax.Array:
+        out = jax_mla.decode(q, kv_pages, lengths, page_indices, scale=0.1, implementation="asm")
+        return out.astype(jnp.float32).sum()
+
+    lowered = jax.jit(jax.value_and_grad(loss)).trace(q).lower(lowering_platforms=("rocm",))
+    only_call(lowered)
