@@ -157,9 +157,12 @@ def _scatter(
     slot = jnp.clip(position, 0, capacity - 1) // page_size
     page = jnp.take_along_axis(page_indices, slot, axis=1)
     wanted = (position >= 0) & (position < capacity) & (page >= 0)
-    # num_pages is out of bounds, which drops the row; a negative index would count from the end.
-    page = jnp.where(wanted, page, num_pages)
-    return (kv_pages.at[page, position % page_size].set(rows, mode="drop"),)
+    # From num_pages on is out of bounds, which drops the row, where a negative index would count
+    # from the end. A different one for each row, so that no two go to the same place.
+    nowhere = num_pages + jnp.arange(page.size, dtype=jnp.int32).reshape(page.shape)
+    page = jnp.where(wanted & (page < num_pages), page, nowhere)
+    place = kv_pages.at[page, position % page_size]
+    return (place.set(rows, mode="drop", unique_indices=True),)
 
 
 def _native(kv_pages: jax.Array, *operands: jax.Array) -> list[jax.Array]:

@@ -239,7 +239,7 @@ def _batch(args: Any, dims: Any, **params: Any) -> tuple[Any, Any]:
     out = mla_decode_p.bind(
         fold(q), kv_pages, fold(lengths), fold(page_indices), *args[first_scale:], **params
     )
-    return [x.reshape(size, -1, *x.shape[1:]) for x in out], [0, 0]
+    return [x.reshape(size, x.shape[0] // size, *x.shape[1:]) for x in out], [0, 0]
 
 
 batching.primitive_batchers[mla_decode_p] = _batch

@@ -20,6 +20,9 @@ BLOCK_TOKENS = 512
 # Rows, (query, head) pairs, of one matrix product. A fixed number, so that the same head gets the
 # same bits whatever other heads are in the call: under shard_map, or next to padding.
 ROW_TILE = 16
+# Longest sum of products that is taken in one piece for float32 operands. XLA's CPU backend adds
+# along one chain: in parts the error of the scores is a quarter, which only float32 shows.
+_CHUNK = 64
 
 
 def decode(
@@ -69,7 +72,8 @@ def decode(
     # One at a time on the CPU: the shape of its matrix products, and with it the last bits, must
     # not depend on the batch. Elsewhere lanes run side by side.
     each_lane = lax.map if sequential else _map_in_parallel
-    update = functools.partial(_update, latent_dim=latent_dim)
+    chunk = _CHUNK if kv_pages.dtype == jnp.float32 else width
+    update = functools.partial(_update, latent_dim=latent_dim, chunk=chunk)
     rows, visible = (_tiles(jnp.repeat(x, splits, axis=0)) for x in (rows, visible))
 
     def step(i: jax.Array, sums: _Sums) -> _Sums:
@@ -123,16 +127,23 @@ class _Sums(NamedTuple):
     values: jax.Array
 
 
-def _update(lane: tuple[_Sums, jax.Array, jax.Array, jax.Array], *, latent_dim: int) -> _Sums:
+def _update(
+    lane: tuple[_Sums, jax.Array, jax.Array, jax.Array], *, latent_dim: int, chunk: int
+) -> _Sums:
     """Online softmax: takes a block of keys into the sums of a tile of rows.
 
     Args:
       lane: the sums of the tile in one lane; its rows `[ROW_TILE, width]`, scaled; the keys
         `[block, width]`; which row sees which key `[ROW_TILE, block]`.
       latent_dim: leading part of a key that is the value.
+      chunk: part of the width that one product sums over.
     """
     sums, rows, kv, seen = lane
-    scores = jnp.einsum("rw,nw->rn", rows, kv, precision=lax.Precision.HIGHEST)
+    parts = (slice(start, start + chunk) for start in range(0, rows.shape[1], chunk))
+    scores = sum(
+        jnp.einsum("rw,nw->rn", rows[:, part], kv[:, part], precision=lax.Precision.HIGHEST)
+        for part in parts
+    )
     scores = jnp.where(seen, scores, -jnp.inf)
     top = jnp.maximum(sums.top, scores.max(axis=-1))
     shift = jnp.where(top == -jnp.inf, 0.0, top)
@@ -146,7 +157,7 @@ def _update(lane: tuple[_Sums, jax.Array, jax.Array, jax.Array], *, latent_dim: 
 
 def _merge(sums: _Sums, splits: int) -> tuple[jax.Array, jax.Array]:
     """out `[batch, rows, latent_dim]` and lse of all splits; 0 and -inf where no key was seen."""
-    sums = _Sums(*(x.reshape(-1, splits, *x.shape[1:]) for x in sums))
+    sums = _Sums(*(x.reshape(x.shape[0] // splits, splits, *x.shape[1:]) for x in sums))
     top = sums.top.max(axis=1)
     shift = jnp.where(top == -jnp.inf, 0.0, top)
 
@@ -167,7 +178,7 @@ def _tiles(x: jax.Array) -> jax.Array:
     """`[batch, rows, ...]` to `[tiles, batch, ROW_TILE, ...]`, the last one padded."""
     batch, rows, *rest = x.shape
     x = jnp.pad(x, ((0, 0), (0, -rows % ROW_TILE), *((0, 0) for _ in rest)))
-    return jnp.moveaxis(x.reshape(batch, -1, ROW_TILE, *rest), 1, 0)
+    return jnp.moveaxis(x.reshape(batch, -(-rows // ROW_TILE), ROW_TILE, *rest), 1, 0)
 
 
 def _untile(x: jax.Array, rows: int) -> jax.Array:
