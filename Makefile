@@ -14,14 +14,14 @@ demo: $(VENV)/ready
 	  --prompt "Multi-head latent attention keeps one small row for every token it has read."
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -n auto -m "not full"
 
 test-full: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # The oldest supported JAX, in an environment of its own.
 test-oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest -m "not full"
+	.venv-oldest/bin/python -m pytest -n auto -m "not full"
 
 # The example's loader and paths against transformers, which needs PyTorch for the CPU.
 test-hf: .venv-hf/ready

@@ -62,7 +62,8 @@ def decode(
       kv_scale: float32 `[]` or `[1]`, factor of an fp8 cache; required for one, else None.
       return_residuals: return the log-sum-exp of the scores as well.
       num_kv_splits: number of parts that each sequence's keys are cut into. A fixed number makes a
-        sequence's result independent of the batch that it is in. None: chosen from static shapes.
+        sequence's result independent of the batch that it is in, to the bit ("xla" promises that
+        on the CPU only). None: chosen from static shapes.
       head_plan: how AITER's kernels get a head count that they have no code for. None or "pad":
         heads are padded to the next native count. "rows": not padded, where the kernel takes the
         number of rows. The other implementations need neither and ignore it.

@@ -16,6 +16,10 @@ from jax.test_util import check_grads
 import jax_mla
 from jax_mla import xla
 
+on_cpu = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="promised, and arranged for, on the CPU"
+)
+
 SOME = cases.pairwise()
 REST = [c for c in cases.product() if c not in SOME]
 
@@ -104,6 +108,7 @@ def test_poison_does_not_change_a_bit() -> None:
 # --- Bits that must not depend on the neighbours --------------------------------------------------
 
 
+@on_cpu
 @pytest.mark.parametrize("num_kv_splits", [None, 4])
 @pytest.mark.parametrize("dtypes", ["bf16", "f32"])
 def test_a_sequence_does_not_depend_on_its_batch(dtypes: str, num_kv_splits: int | None) -> None:
@@ -120,6 +125,7 @@ def test_a_sequence_does_not_depend_on_its_batch(dtypes: str, num_kv_splits: int
             np.testing.assert_array_equal(alone, whole[rows])
 
 
+@on_cpu
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 8, 12, 16, 20])
 def test_a_head_does_not_depend_on_the_others(heads: int) -> None:
     case = cases.make(64, q_len=2)
@@ -276,7 +282,7 @@ def test_export_with_a_symbolic_batch() -> None:
         for i, x in enumerate(case.operands)
     ]
     step = jax.jit(functools.partial(run_operands, scale=cases.SCALE))
-    blob = export.export(step, platforms=["cpu"])(*shapes).serialize()
+    blob = export.export(step)(*shapes).serialize()
     for a, b in zip(export.deserialize(blob).call(*case.operands), run(case), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -284,6 +290,7 @@ def test_export_with_a_symbolic_batch() -> None:
 # --- Memory ---------------------------------------------------------------------------------------
 
 
+@on_cpu
 @pytest.mark.parametrize("dtypes", ["bf16", "f16", "f32", "bf16-fp8fn"])
 def test_memory_of_a_step(dtypes: str) -> None:
     """A donated decode step needs a block and less than 1 % of the pool, and no copy of it."""
