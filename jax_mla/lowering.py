@@ -48,7 +48,7 @@ def decode(
     chosen = _choose(implementation, platform, target, q, kv_pages, latent_dim)
 
     if chosen == "xla":
-        return xla.decode(
+        out, lse = xla.decode(
             q,
             kv_pages,
             lengths,
@@ -58,9 +58,9 @@ def decode(
             scale=scale,
             latent_dim=latent_dim,
             num_kv_splits=num_kv_splits or 1,
-            out_dtype=out_dtype(q.dtype),
             sequential=platform == "cpu",
         )
+        return out.astype(out_dtype(q.dtype)), lse
 
     assert target is not None
     num_pages, page_size, _ = kv_pages.shape

@@ -5,12 +5,10 @@ Flash-decoding over blocks of KV: memory grows with a block, not with the cache.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jax_mla import compat
@@ -36,7 +34,6 @@ def decode(
     scale: float,
     latent_dim: int,
     num_kv_splits: int,
-    out_dtype: np.dtype,
     sequential: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """Decode on checked operands in their full ranks.
@@ -51,29 +48,54 @@ def decode(
       scale: factor of the scores.
       latent_dim: leading part of a cache row that is the value.
       num_kv_splits: parts that each sequence's keys are cut into, merged at the end.
-      out_dtype: dtype of the output.
-      sequential: take sequences one after the other rather than side by side.
+      sequential: one sequence after the other rather than all side by side. On the CPU a block then
+        stays in the cache, a short sequence does not wait for a long one, and the shapes of the
+        matrix products, and with them the last bits, do not depend on the batch.
 
     Returns:
-      out `[batch, q_len, heads, latent_dim]` and lse float32 `[batch, q_len, heads]`.
+      out `[batch, q_len, heads, latent_dim]` and lse `[batch, q_len, heads]`, float32.
     """
+    decode_batch = functools.partial(
+        _decode_batch,
+        kv_pages=kv_pages,
+        factor=_product(scale, q_scale, kv_scale),
+        latent_dim=latent_dim,
+        splits=num_kv_splits,
+    )
+
+    def decode_one(sequence: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        out, lse = decode_batch(*(x[None] for x in sequence))
+        return out[0], lse[0]
+
+    if sequential:
+        out, lse = lax.map(decode_one, (q, lengths, page_indices))
+    else:
+        out, lse = decode_batch(q, lengths, page_indices)
+    return (out if kv_scale is None else out * kv_scale), lse
+
+
+def _decode_batch(
+    q: jax.Array,
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    kv_pages: jax.Array,
+    factor: jax.Array,
+    latent_dim: int,
+    splits: int,
+) -> tuple[jax.Array, jax.Array]:
+    """out and lse of sequences side by side, with factor times q . k as scores."""
     batch, q_len, heads, width = q.shape
     page_size, capacity = kv_pages.shape[1], page_indices.shape[1] * kv_pages.shape[1]
-    splits, block = num_kv_splits, _block_tokens(capacity, num_kv_splits)
+    block = _block_tokens(capacity, splits)
+    chunk = _CHUNK if kv_pages.dtype == jnp.float32 else width
 
     lengths = jnp.clip(lengths, 0, capacity)
-    factor = _product(scale, q_scale, kv_scale)
     rows = q.reshape(batch, q_len * heads, width).astype(jnp.float32) * factor
     # Query t sees the keys before length - q_len + t + 1.
     query = jnp.repeat(jnp.arange(q_len, dtype=jnp.int32), heads)
     visible = lengths[:, None] - q_len + 1 + query
     # A lane is one split of one sequence, and has sums of its own.
-    lanes = batch * splits
-    # One at a time on the CPU: the shape of its matrix products, and with it the last bits, must
-    # not depend on the batch. Elsewhere lanes run side by side.
-    each_lane = lax.map if sequential else _map_in_parallel
-    chunk = _CHUNK if kv_pages.dtype == jnp.float32 else width
-    update = functools.partial(_update, latent_dim=latent_dim, chunk=chunk)
     rows, visible = (_tiles(jnp.repeat(x, splits, axis=0)) for x in (rows, visible))
 
     def step(i: jax.Array, sums: _Sums) -> _Sums:
@@ -81,17 +103,16 @@ def decode(
         kv = _gather(kv_pages, page_indices, token // page_size, token % page_size, tie=i)
         # Slots beyond the length may hold NaN: mask the values, not only the scores.
         kv = jnp.where((token < lengths[:, None])[..., None], kv, 0.0)
-        kv = kv.reshape(lanes, block, width)
+        kv = kv.reshape(batch * splits, block, width)
         token = jnp.tile(token.reshape(splits, 1, block), (batch, 1, 1))
 
-        def tile(args: tuple[jax.Array, jax.Array, _Sums]) -> _Sums:
-            rows, visible, sums = args
+        def update(tile: tuple[jax.Array, jax.Array, _Sums]) -> _Sums:
+            rows, visible, sums = tile
             seen = token < visible[..., None]
-            updated: _Sums = each_lane(update, (sums, rows, kv, seen))
-            return updated
+            return _update(sums, rows, kv, seen, latent_dim=latent_dim, chunk=chunk)
 
-        all_updated: _Sums = lax.map(tile, (rows, visible, sums))
-        return all_updated
+        updated: _Sums = lax.map(update, (rows, visible, sums))
+        return updated
 
     shape = rows.shape[:-1]
     axes = compat.varying_axes(q)
@@ -103,14 +124,8 @@ def decode(
     steps = -(-jnp.max(lengths, initial=0) // (splits * block))
     sums = lax.fori_loop(jnp.zeros_like(steps), steps, step, start)
     out, lse = _merge(_Sums(*(_untile(x, q_len * heads) for x in sums)), splits)
-    if kv_scale is not None:
-        out = out * kv_scale
     shape = (batch, q_len, heads)
-    return out.astype(out_dtype).reshape(*shape, latent_dim), lse.reshape(shape)
-
-
-def _map_in_parallel(f: Callable[[Any], Any], args: Any) -> Any:
-    return jax.vmap(f)(args)
+    return out.reshape(*shape, latent_dim), lse.reshape(shape)
 
 
 class _Sums(NamedTuple):
@@ -128,28 +143,33 @@ class _Sums(NamedTuple):
 
 
 def _update(
-    lane: tuple[_Sums, jax.Array, jax.Array, jax.Array], *, latent_dim: int, chunk: int
+    sums: _Sums,
+    rows: jax.Array,
+    kv: jax.Array,
+    seen: jax.Array,
+    *,
+    latent_dim: int,
+    chunk: int,
 ) -> _Sums:
     """Online softmax: takes a block of keys into the sums of a tile of rows.
 
     Args:
-      lane: the sums of the tile in one lane; its rows `[ROW_TILE, width]`, scaled; the keys
-        `[block, width]`; which row sees which key `[ROW_TILE, block]`.
+      sums: of the tile.
+      rows: `[lanes, ROW_TILE, width]`, scaled.
+      kv: `[lanes, block, width]`.
+      seen: `[lanes, ROW_TILE, block]`, which row sees which key.
       latent_dim: leading part of a key that is the value.
       chunk: part of the width that one product sums over.
     """
-    sums, rows, kv, seen = lane
-    parts = (slice(start, start + chunk) for start in range(0, rows.shape[1], chunk))
-    scores = sum(
-        jnp.einsum("rw,nw->rn", rows[:, part], kv[:, part], precision=lax.Precision.HIGHEST)
-        for part in parts
-    )
+    product = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+    parts = (slice(start, start + chunk) for start in range(0, rows.shape[-1], chunk))
+    scores = sum(product("brw,bnw->brn", rows[..., part], kv[..., part]) for part in parts)
     scores = jnp.where(seen, scores, -jnp.inf)
     top = jnp.maximum(sums.top, scores.max(axis=-1))
     shift = jnp.where(top == -jnp.inf, 0.0, top)
     decay = jnp.exp(sums.top - shift)
     weights = jnp.exp(scores - shift[..., None])
-    values = jnp.einsum("rn,nl->rl", weights, kv[..., :latent_dim], precision=lax.Precision.HIGHEST)
+    values = product("brn,bnl->brl", weights, kv[..., :latent_dim])
     return _Sums(
         top, sums.total * decay + weights.sum(axis=-1), sums.values * decay[..., None] + values
     )
