@@ -11,7 +11,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import xla as xla_interpreter
 
-from jax_mla import compat, native
+from jax_mla import compat, native, sharding
 from jax_mla.batching import fold, mapped_first
 from jax_mla.validation import (
     check_array,
@@ -86,6 +86,9 @@ def append(
             f"{op}: kv_scale: expected None for rows in the cache's dtype, got a scale"
         )
 
+    sharding.warn_if_sharded(
+        op, kv_pages=kv_pages, rows=rows, lengths=lengths, page_indices=page_indices
+    )
     operands = [jnp.asarray(x) for x in (kv_pages, rows, lengths, page_indices)]
     axes = frozenset().union(*map(compat.varying_axes, operands))
     updated: jax.Array

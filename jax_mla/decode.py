@@ -106,7 +106,9 @@ def decode(
     check_choice("decode", "implementation", implementation, lowering.IMPLEMENTATIONS)
     if target is not None and not isinstance(target, Target):
         raise TypeError(f"decode: target: expected a Target, got {type(target).__name__}")
-    sharding.warn_if_sharded(q=q, kv_pages=kv_pages, lengths=lengths, page_indices=page_indices)
+    sharding.warn_if_sharded(
+        "decode", q=q, kv_pages=kv_pages, lengths=lengths, page_indices=page_indices
+    )
 
     full_rank = q if q.ndim == 4 else q[:, None]
     if metadata is not None:
@@ -210,7 +212,7 @@ def _lower_for(platform: str) -> Any:
     )
 
 
-for _platform in ("cpu", "rocm", "cuda"):
+for _platform in ("cpu", "rocm", "cuda", "tpu"):
     mlir.register_lowering(mla_decode_p, _lower_for(_platform), platform=_platform)
 mlir.register_lowering(mla_decode_p, _lower_for("other"))
 

@@ -35,14 +35,14 @@ def merge_over(axis_name: str, out: jax.Array, lse: jax.Array) -> tuple[jax.Arra
     return merged.astype(out.dtype), best + jnp.log(total)
 
 
-def warn_if_sharded(**operands: jax.Array) -> None:
-    """Warns of operands that are known to be sharded outside of shard_map."""
+def warn_if_sharded(op: str, **operands: jax.Array) -> None:
+    """Warns of operands of `op` that are known to be sharded outside of shard_map."""
     sharded = [name for name, x in operands.items() if _is_sharded(x)]
     if sharded:
         warnings.warn(
-            f"decode: {', '.join(sharded)}: sharded over devices outside of jax.shard_map; a "
+            f"{op}: {', '.join(sharded)}: sharded over devices outside of jax.shard_map; a "
             "compiler gathers the operands of a custom call on every device, the cache included. "
-            "Wrap decode in jax.shard_map with every sharded mesh axis in its specs "
+            f"Wrap {op} in jax.shard_map with every sharded mesh axis in its specs "
             "(docs/sharding.md).",
             stacklevel=3,
         )

@@ -27,7 +27,7 @@ def out_dtype(q_dtype: np.dtype) -> np.dtype:
 
 
 def check_array(op: str, name: str, x: Any) -> None:
-    if not isinstance(x, jax.Array | np.ndarray):
+    if not isinstance(x, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"{op}: {name}: expected an array, got {type(x).__name__}")
 
 

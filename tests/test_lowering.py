@@ -191,7 +191,7 @@ def test_the_best_that_can_be_launched(
         ("cpu", case, {"implementation": "asm"}, "there is none for platform 'cpu'.*served.*'xla'"),
         ("cpu", case, {"implementation": "kernel"}, "none for platform 'cpu'"),
         ("cuda", case, {"implementation": "asm"}, "none for platform 'cuda'.*'kernel', 'xla'"),
-        ("tpu", case, {"implementation": "kernel"}, "none for platform 'other'"),
+        ("tpu", case, {"implementation": "kernel"}, "none for platform 'tpu'"),
         (
             "rocm",
             functools.partial(case, latent_dim=256),

@@ -145,6 +145,9 @@ def test_sharded_operands_outside_of_shard_map_are_warned_about(mesh: jax.shardi
     operands[0] = jax.device_put(operands[0], NamedSharding(mesh, HEADS))
     with pytest.warns(UserWarning, match=r"decode: q: sharded over devices.*jax\.shard_map"):
         out = jax_mla.decode(*operands, **case.options)
+    pool = jax.device_put(jnp.zeros((8, 16, 576)), NamedSharding(mesh, BATCH))
+    with pytest.warns(UserWarning, match="append: kv_pages: sharded over devices"):
+        jax_mla.append(pool, jnp.ones((8, 1, 576)), *case.operands[2:])
     expected = jax_mla.decode(*case.operands, **case.options)
     np.testing.assert_allclose(
         np.asarray(out, np.float32), np.asarray(expected, np.float32), rtol=2e-2, atol=1e-3
