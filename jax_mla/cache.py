@@ -178,11 +178,9 @@ def _native(kv_pages: jax.Array, *operands: jax.Array) -> list[jax.Array]:
     return list(call(kv_pages, *operands))
 
 
-mlir.register_lowering(mla_append_p, mlir.lower_fun(_scatter, multiple_results=True))
+mlir.register_lowering(mla_append_p, sharding.lower_fun(_scatter))
 if native.ABSENT is None:
-    mlir.register_lowering(
-        mla_append_p, mlir.lower_fun(_native, multiple_results=True), platform="cpu"
-    )
+    mlir.register_lowering(mla_append_p, sharding.lower_fun(_native), platform="cpu")
 
 # --- Transforms -----------------------------------------------------------------------------------
 

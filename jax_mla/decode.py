@@ -207,9 +207,7 @@ def _abstract(q: Any, *_: Any, latent_dim: int, **__: Any) -> Any:
 
 
 def _lower_for(platform: str) -> Any:
-    return mlir.lower_fun(
-        functools.partial(lowering.decode, platform=platform), multiple_results=True
-    )
+    return sharding.lower_fun(functools.partial(lowering.decode, platform=platform))
 
 
 for _platform in ("cpu", "rocm", "cuda", "tpu"):

@@ -12,7 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jax.interpreters import xla as xla_interpreter
 
-from jax_mla import compat, xla
+from jax_mla import compat, sharding, xla
 from jax_mla.target import Target
 from jax_mla.validation import (
     MAX_HEADS,
@@ -232,7 +232,7 @@ def _abstract(lengths: Any, page_indices: Any, *, page_size: int, num_pages: int
 
 # --- Lowerings ------------------------------------------------------------------------------------
 
-mlir.register_lowering(mla_metadata_p, mlir.lower_fun(xla.token_indices, multiple_results=True))
+mlir.register_lowering(mla_metadata_p, sharding.lower_fun(xla.token_indices))
 
 # --- Transforms -----------------------------------------------------------------------------------
 

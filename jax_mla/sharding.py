@@ -2,10 +2,13 @@
 """Decode across devices: what `jax.shard_map` leaves to do, and a warning where it is missing."""
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.interpreters import mlir
 
 from jax_mla import compat
 
@@ -33,6 +36,25 @@ def merge_over(axis_name: str, out: jax.Array, lse: jax.Array) -> tuple[jax.Arra
     merged = lax.psum(out.astype(jnp.float32) * weight[..., None], axis_name)
     merged = merged / jnp.where(total == 0.0, 1.0, total)[..., None]
     return merged.astype(out.dtype), best + jnp.log(total)
+
+
+def lower_fun(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """`mlir.lower_fun` for functions with several results, on meshes with explicit axes as well.
+
+    There every operation must say how its result is sharded, which the inside of a kernel cannot.
+    It is traced as if nothing were sharded, and the compiler partitions it as it does with
+    automatic axes.
+    """
+    rule = mlir.lower_fun(fun, multiple_results=True)
+
+    def lower(ctx: Any, *args: Any, **params: Any) -> Any:
+        unsharded = [
+            aval.update(sharding=aval.sharding.update(spec=jax.P(*[None] * aval.ndim)))
+            for aval in ctx.avals_in
+        ]
+        return rule(ctx.replace(avals_in=unsharded), *args, **params)
+
+    return lower
 
 
 def warn_if_sharded(op: str, **operands: jax.Array) -> None:

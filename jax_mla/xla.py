@@ -93,10 +93,10 @@ def _decode_batch(
     lengths = jnp.clip(lengths, 0, capacity)
     rows = q.reshape(batch, q_len * heads, width).astype(jnp.float32) * factor
     # Query t sees the keys before length - q_len + t + 1.
-    query = jnp.repeat(jnp.arange(q_len, dtype=jnp.int32), heads)
+    query = lax.broadcasted_iota(jnp.int32, (q_len, heads), 0).reshape(-1)
     visible = lengths[:, None] - q_len + 1 + query
     # A lane is one split of one sequence, and has sums of its own.
-    rows, visible = (_tiles(jnp.repeat(x, splits, axis=0)) for x in (rows, visible))
+    rows, visible = (_tiles(_lanes(x, splits)) for x in (rows, visible))
 
     def step(i: jax.Array, sums: _Sums) -> _Sums:
         token = i * (splits * block) + jnp.arange(splits * block, dtype=jnp.int32)
@@ -192,6 +192,12 @@ def _merge(sums: _Sums, splits: int) -> tuple[jax.Array, jax.Array]:
     start = jnp.zeros_like(sums.total[:, 0]), jnp.zeros_like(sums.values[:, 0])
     total, values = lax.fori_loop(0, splits, add, start)
     return values / jnp.where(total == 0.0, 1.0, total)[..., None], shift + jnp.log(total)
+
+
+def _lanes(x: jax.Array, splits: int) -> jax.Array:
+    """`[batch, ...]` to `[batch * splits, ...]`, each sequence repeated for its splits."""
+    batch, *rest = x.shape
+    return jnp.broadcast_to(x[:, None], (batch, splits, *rest)).reshape(batch * splits, *rest)
 
 
 def _tiles(x: jax.Array) -> jax.Array:

@@ -26,8 +26,13 @@ BY_BATCH = ((BATCH, EVERYWHERE, BATCH, BATCH), (BATCH, BATCH))
 
 
 @pytest.fixture(scope="module")
-def mesh() -> jax.sharding.Mesh:
+def auto_mesh() -> jax.sharding.Mesh:
     return jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture(scope="module", params=[AxisType.Auto, AxisType.Explicit], ids=str)
+def mesh(request: pytest.FixtureRequest) -> jax.sharding.Mesh:
+    return jax.make_mesh((8,), ("x",), axis_types=(request.param,))
 
 
 def eight_sequences(**options: Any) -> cases.Case:
@@ -82,7 +87,7 @@ def test_wrong_out_specs_are_refused(specs: Any, mesh: jax.sharding.Mesh) -> Non
         step.lower(*operands)
 
 
-def test_metadata_and_gradient_inside_shard_map(mesh: jax.sharding.Mesh) -> None:
+def test_metadata_and_gradient_inside_shard_map(auto_mesh: jax.sharding.Mesh) -> None:
     case = eight_sequences(dtypes="f32", finite=True)
     q, kv_pages, lengths, page_indices = case.operands
 
@@ -102,7 +107,7 @@ def test_metadata_and_gradient_inside_shard_map(mesh: jax.sharding.Mesh) -> None
             return jax_mla.decode(q, kv_pages, lengths, table, scale=cases.SCALE, metadata=metadata)
 
         in_specs, out_specs = BY_HEADS[0], BY_HEADS[1][0]
-        out = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs)(
+        out = jax.shard_map(local, mesh=auto_mesh, in_specs=in_specs, out_specs=out_specs)(
             q, kv_pages, lengths, page_indices
         )
         return jnp.sin(out).sum()
@@ -118,7 +123,7 @@ def test_metadata_and_gradient_inside_shard_map(mesh: jax.sharding.Mesh) -> None
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_keys_over_devices(mesh: jax.sharding.Mesh) -> None:
+def test_keys_over_devices(auto_mesh: jax.sharding.Mesh) -> None:
     """Context parallel: each device holds an eighth of every sequence's pages."""
     case = cases.make(5, page_size=8, dtypes="f32", lengths=(192, 0, 1, 77), finite=True)
     q, kv_pages, lengths, page_indices = case.operands
@@ -133,7 +138,7 @@ def test_keys_over_devices(mesh: jax.sharding.Mesh) -> None:
         return jax_mla.merge_over("x", out, lse)
 
     step = jax.shard_map(
-        local, mesh=mesh, in_specs=(P(), P(), P(), P(None, "x")), out_specs=(P(), P())
+        local, mesh=auto_mesh, in_specs=(P(), P(), P(), P(None, "x")), out_specs=(P(), P())
     )
     out, lse = jax.jit(step)(q, kv_pages, lengths, page_indices)
     compare.assert_close(out, lse, *oracle.decode(case))
@@ -162,8 +167,12 @@ def test_explicit_axes_are_known_while_tracing() -> None:
         for x, spec in zip(case.operands, BY_HEADS[0], strict=True)
     ]
     with jax.set_mesh(mesh), pytest.warns(UserWarning, match="decode: q: sharded over devices"):
-        out = jax.eval_shape(functools.partial(jax_mla.decode, **case.options), *operands)
+        out = jax.jit(functools.partial(jax_mla.decode, **case.options))(*operands)
     assert out.sharding.spec == P(None, None, "x", None)
+    expected = jax_mla.decode(*case.operands, **case.options)
+    np.testing.assert_allclose(
+        np.asarray(out, np.float32), np.asarray(expected, np.float32), rtol=2e-2, atol=1e-3
+    )
 
 
 def test_unsharded_operands_are_not_warned_about(mesh: jax.sharding.Mesh) -> None:
