@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight virtual CPU devices, asked for before anything imports JAX."""
 
+import itertools
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -11,6 +12,16 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+
+_TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs() -> Iterator[None]:
+    """Each compiled program holds memory maps; past Linux's 65530, some 700 programs, XLA dies."""
+    yield
+    if next(_TESTS) % 200 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture
