@@ -234,7 +234,7 @@ def _gather(
     """Rows `[batch, tokens, width]` in float32 of the tokens at page `slot`, row `row`.
 
     XLA's CPU backend has no bfloat16 gather: it widens the operand to float32, the whole pool, and
-    moves that out of the loop. So the bits are gathered. Since jax 0.8 the view of the pool as bits
+    moves that out of the loop. So the bits are gathered. On jax 0.10 the view of the pool as bits
     is moved out of the loop and materialised too, unless something of the loop (`tie`) holds it.
     """
     page = jnp.take(page_indices, slot, axis=1, mode="clip")
