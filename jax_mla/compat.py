@@ -26,3 +26,9 @@ def vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
         else lax.pvary(x, missing)  # jax < 0.8.2
     )
     return varied
+
+
+def mesh_devices(ctx: Any) -> tuple[jax.Device, ...]:
+    """The devices of the mesh that a lowering rule is inside of; elsewhere JAX does not tell."""
+    mesh = getattr(ctx.module_context.axis_context, "mesh", None)
+    return tuple(mesh.devices.flat) if isinstance(mesh, jax.sharding.Mesh) else ()

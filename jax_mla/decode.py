@@ -15,7 +15,7 @@ from jax_mla import compat, lowering, sharding
 from jax_mla.batching import fold, mapped_first
 from jax_mla.metadata import DecodeMetadata
 from jax_mla.reference import evaluate
-from jax_mla.target import Target
+from jax_mla.target import Target, resolve
 from jax_mla.validation import check_choice, check_decode, is_fp8, out_dtype
 
 # --- Public function ------------------------------------------------------------------------------
@@ -57,13 +57,14 @@ def decode(
       scale: factor of the scores, static. The model's 1 / sqrt(qk_nope_head_dim +
         qk_rope_head_dim), times its yarn factor; *not* 1 / sqrt(width).
       latent_dim: leading part of a cache row that is the value, 512 in DeepSeek and its kin.
-      metadata: result of `make_metadata` for this step, so that layers share it. None: made inside.
+      metadata: result of `make_metadata` for this step, so that layers share it. None: made inside,
+        for split mode.
       q_scale: float32 `[]` or `[1]`, factor of an fp8 q; required for one, else None.
       kv_scale: float32 `[]` or `[1]`, factor of an fp8 cache; required for one, else None.
       return_residuals: return the log-sum-exp of the scores as well.
       num_kv_splits: number of parts that each sequence's keys are cut into. A fixed number makes a
         sequence's result independent of the batch that it is in, to the bit ("xla" promises that
-        on the CPU only). None: chosen from static shapes.
+        on the CPU only). None: chosen from static shapes. With metadata of mode "persistent", None.
       head_plan: how AITER's kernels get a head count that they have no code for. None or "pad":
         heads are padded to the next native count. "rows": not padded, where the kernel takes the
         number of rows. The other implementations need neither and ignore it.
@@ -91,6 +92,54 @@ def decode(
     Use `jax.shard_map` for sharded operands: a compiler that meets a custom call with sharded
     operands gathers them, cache and all, on every device.
     """
+    full_rank, params = prepare(
+        q,
+        kv_pages,
+        lengths,
+        page_indices,
+        scale=scale,
+        latent_dim=latent_dim,
+        metadata=metadata,
+        q_scale=q_scale,
+        kv_scale=kv_scale,
+        num_kv_splits=num_kv_splits,
+        head_plan=head_plan,
+        implementation=implementation,
+        target=target,
+    )
+    sharding.warn_if_sharded(
+        "decode", q=q, kv_pages=kv_pages, lengths=lengths, page_indices=page_indices
+    )
+    arrays = () if metadata is None else metadata.arrays
+    scales = tuple(s.reshape(()) for s in (q_scale, kv_scale) if s is not None)
+    operands = [
+        jnp.asarray(x) for x in (full_rank, kv_pages, lengths, page_indices, *arrays, *scales)
+    ]
+    # Results vary over whatever an operand varies over; abstract evaluation reads it off q.
+    axes = frozenset().union(*map(compat.varying_axes, operands))
+    out, lse = mla_decode_p.bind(*(compat.vary_over(x, axes) for x in operands), **params)
+    if q.ndim == 3:
+        out, lse = out[:, 0], lse[:, 0]
+    return (out, lse) if return_residuals else out
+
+
+def prepare(
+    q: jax.Array,
+    kv_pages: jax.Array,
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    scale: float,
+    latent_dim: int = 512,
+    metadata: DecodeMetadata | None = None,
+    q_scale: jax.Array | None = None,
+    kv_scale: jax.Array | None = None,
+    num_kv_splits: int | None = None,
+    head_plan: str | None = None,
+    implementation: str | None = None,
+    target: Target | None = None,
+) -> tuple[jax.Array, dict[str, Any]]:
+    """Checks the arguments of decode; q in its full rank and the primitive's parameters."""
     check_decode(
         q,
         kv_pages,
@@ -106,34 +155,20 @@ def decode(
     check_choice("decode", "implementation", implementation, lowering.IMPLEMENTATIONS)
     if target is not None and not isinstance(target, Target):
         raise TypeError(f"decode: target: expected a Target, got {type(target).__name__}")
-    sharding.warn_if_sharded(
-        "decode", q=q, kv_pages=kv_pages, lengths=lengths, page_indices=page_indices
-    )
-
-    full_rank = q if q.ndim == 4 else q[:, None]
+    q = q if q.ndim == 4 else q[:, None]
     if metadata is not None:
         num_kv_splits, target = _merge_metadata(
-            metadata, full_rank, kv_pages, page_indices, num_kv_splits, target
+            metadata, q, kv_pages, page_indices, num_kv_splits, target
         )
-    arrays = () if metadata is None else metadata.arrays
-    scales = tuple(s.reshape(()) for s in (q_scale, kv_scale) if s is not None)
-    operands = [
-        jnp.asarray(x) for x in (full_rank, kv_pages, lengths, page_indices, *arrays, *scales)
-    ]
-    # Results vary over whatever an operand varies over; abstract evaluation reads it off q.
-    axes = frozenset().union(*map(compat.varying_axes, operands))
-    out, lse = mla_decode_p.bind(
-        *(compat.vary_over(x, axes) for x in operands),
-        scale=float(scale),
-        latent_dim=int(latent_dim),
-        num_kv_splits=None if num_kv_splits is None else int(num_kv_splits),
-        head_plan=head_plan,
-        implementation=implementation,
-        target=target,
-    )
-    if q.ndim == 3:
-        out, lse = out[:, 0], lse[:, 0]
-    return (out, lse) if return_residuals else out
+    return q, {
+        "scale": float(scale),
+        "latent_dim": int(latent_dim),
+        "num_kv_splits": None if num_kv_splits is None else int(num_kv_splits),
+        "head_plan": head_plan,
+        "implementation": implementation,
+        "mode": "split" if metadata is None else metadata.spec.mode,
+        "target": target,
+    }
 
 
 def _merge_metadata(
@@ -207,7 +242,14 @@ def _abstract(q: Any, *_: Any, latent_dim: int, **__: Any) -> Any:
 
 
 def _lower_for(platform: str) -> Any:
-    return sharding.lower_fun(functools.partial(lowering.decode, platform=platform))
+    lower = sharding.lower_fun(functools.partial(lowering.decode, platform=platform))
+
+    def rule(ctx: Any, *args: Any, target: Target | None, **params: Any) -> Any:
+        if platform in ("rocm", "cuda"):
+            target = resolve(target, platform, compat.mesh_devices(ctx))
+        return lower(ctx, *args, target=target, **params)
+
+    return rule
 
 
 for _platform in ("cpu", "rocm", "cuda", "tpu"):

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which implementation serves a call on a platform, and the custom call of the GPU ones."""
 
+import dataclasses
 import functools
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_mla import heads, native, xla
-from jax_mla.metadata import default_num_kv_splits, split_metadata
-from jax_mla.target import Target, resolve
+from jax_mla import asm, heads, native, xla
+from jax_mla.call import Call, Unserved, check_fp8
+from jax_mla.metadata import metadata_arrays
+from jax_mla.splits import default_num_kv_splits
+from jax_mla.target import Target
 from jax_mla.validation import is_fp8, out_dtype
 
 IMPLEMENTATIONS = ("asm", "kernel", "xla")
@@ -18,9 +23,8 @@ HEAD_PLANS = ("pad", "rows")
 
 # What each platform can be lowered to, best first; every other platform has "xla" only.
 _BY_PLATFORM = {"rocm": ("asm", "kernel", "xla"), "cuda": ("kernel", "xla")}
-# (latent_dim, rope) of the cache rows that there are kernels for.
-_WIDTHS = {"asm": ((512, 64),), "kernel": ((512, 64), (256, 64), (256, 32), (512, 0))}
-_UNSERVED_DTYPES = {"asm": (jnp.float16, jnp.float32), "kernel": (jnp.float32,)}
+# (latent_dim, rope) of the cache rows that our kernels are for.
+_KERNEL_WIDTHS = ((512, 64), (256, 64), (256, 32), (512, 0))
 
 
 def decode(
@@ -35,19 +39,29 @@ def decode(
     num_kv_splits: int | None,
     head_plan: str | None,
     implementation: str | None,
+    mode: str,
     target: Target | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """mla_decode_p on `platform`, traced when a program is lowered.
+    """mla_decode_p on `platform`, traced when a program is lowered; target is set on GPUs.
 
     `rest` holds the metadata arrays (all or none), then the scales that the dtypes call for.
     """
     num_scales = int(is_fp8(q.dtype)) + int(is_fp8(kv_pages.dtype))
     metadata, scales = rest[: len(rest) - num_scales], rest[len(rest) - num_scales :]
-    if platform in _BY_PLATFORM:
-        target = resolve(target, platform)
-    chosen = _choose(implementation, platform, target, q, kv_pages, latent_dim)
+    call = make_call(q, kv_pages, page_indices, latent_dim)
+    choice = choose(
+        implementation,
+        platform,
+        target,
+        call,
+        mode=mode,
+        num_kv_splits=num_kv_splits,
+        head_plan=head_plan,
+    )
+    if implementation is None and choice.passed_over:
+        _warn_fallback(platform, choice.implementation, next(iter(choice.passed_over.values())))
 
-    if chosen == "xla":
+    if choice.implementation == "xla":
         out, lse = xla.decode(
             q,
             kv_pages,
@@ -63,84 +77,137 @@ def decode(
         return out.astype(out_dtype(q.dtype)), lse
 
     assert target is not None
-    num_pages, page_size, _ = kv_pages.shape
-    if chosen == "asm":
-        plan = _asm_head_plan(head_plan, q, kv_pages, target)
-        metadata = metadata or split_metadata(
-            lengths, page_indices, page_size=page_size, num_pages=num_pages
+    operands = (q, kv_pages, lengths, page_indices)
+    name = f"jax_mla_decode_{platform}_v1"
+    if choice.asm is not None:
+        metadata = metadata or metadata_arrays(
+            lengths,
+            page_indices,
+            page_size=call.page_size,
+            num_pages=call.num_pages,
+            works=choice.asm.works,
         )
-    else:
-        plan, metadata = heads.unpadded(q.shape[2]), ()
-    capacity = page_indices.shape[1] * page_size
+        return _custom_call(
+            name,
+            call,
+            (*operands, *metadata, *scales),
+            choice.asm.heads,
+            scale=scale,
+            num_kv_splits=choice.asm.num_kv_splits,
+            workspace_bytes=choice.asm.workspace_bytes,
+            implementation="asm",
+            mode=mode,
+            target=target,
+        )
+    splits = num_kv_splits or default_num_kv_splits(
+        call.batch, call.capacity, compute_units=target.compute_units
+    )
     return _custom_call(
-        f"jax_mla_decode_{platform}_v1",
-        (plan.apply(q), kv_pages, lengths, page_indices, *metadata, *scales),
-        plan,
-        latent_dim=latent_dim,
+        name,
+        call,
+        (*operands, *scales),
+        heads.unpadded(call.heads),
         scale=scale,
-        num_kv_splits=num_kv_splits or default_num_kv_splits(q.shape[0], capacity, target),
-        implementation=chosen,
+        num_kv_splits=splits,
+        workspace_bytes=call.batch * splits * call.heads * call.partial_bytes,
+        implementation="kernel",
+        mode="split",
         target=target,
     )
 
 
-def _choose(
+def make_call(q: Any, kv_pages: Any, page_indices: Any, latent_dim: int) -> Call:
+    """The static side of a call on operands in their full ranks."""
+    batch, q_len, num_heads, width = q.shape
+    num_pages, page_size, _ = kv_pages.shape
+    return Call(
+        batch=batch,
+        q_len=q_len,
+        heads=num_heads,
+        width=width,
+        latent_dim=latent_dim,
+        num_pages=num_pages,
+        page_size=page_size,
+        pages_per_seq=page_indices.shape[1],
+        q_dtype=q.dtype,
+        kv_dtype=kv_pages.dtype,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a call is lowered to.
+
+    Attributes:
+      implementation: "asm", "kernel" or "xla".
+      asm: the plan of "asm", else None.
+      passed_over: the better ones, best first, and why not.
+    """
+
+    implementation: str
+    asm: asm.AsmPlan | None
+    passed_over: Mapping[str, str]
+
+
+def choose(
     implementation: str | None,
     platform: str,
     target: Target | None,
-    q: jax.Array,
-    kv_pages: jax.Array,
-    latent_dim: int,
-) -> str:
-    """The implementation to lower to; what an explicit one cannot serve is refused here.
+    call: Call,
+    *,
+    mode: str,
+    num_kv_splits: int | None,
+    head_plan: str | None,
+) -> Choice:
+    """The implementation to lower to.
 
     An explicit choice is held against what there are kernels for, not against this machine: the
     program may be lowered here and run elsewhere.
+
+    Raises:
+      NotImplementedError: the explicit implementation cannot serve the call.
     """
     candidates = _BY_PLATFORM.get(platform, ("xla",))
-    reasons = {
-        name: reason
-        for name in candidates
-        if (reason := _refusal(name, target, q, kv_pages, latent_dim)) is not None
-    }
-    served = [name for name in candidates if name not in reasons]
+    refused: dict[str, str] = {}
+    plan = None
+    for name in candidates:
+        try:
+            if name == "asm":
+                assert target is not None
+                plan = asm.plan(
+                    call, target, mode=mode, num_kv_splits=num_kv_splits, head_plan=head_plan
+                )
+            elif name == "kernel":
+                assert target is not None
+                _check_kernel(call, target)
+        except Unserved as error:
+            refused[name] = str(error)
+
     if implementation is None:
-        ready = [name for name in served if name == "xla" or (platform, name) in native.LAUNCHES]
-        if ready[0] != candidates[0]:
-            _warn_fallback(
-                platform, ready[0], reasons.get(candidates[0]) or _why_not_ready(platform)
+        for name in candidates:
+            if name not in refused and name != "xla" and (platform, name) not in native.LAUNCHES:
+                refused[name] = _why_not_ready(platform)
+        chosen = next(name for name in candidates if name not in refused)
+    else:
+        chosen = implementation
+        if chosen in refused or chosen not in candidates:
+            reason = refused.get(chosen, f"there is none for platform {platform!r}")
+            served = ", ".join(repr(name) for name in candidates if name not in refused)
+            raise NotImplementedError(
+                f"decode: implementation={chosen!r}: {reason}; served for this call: {served}"
             )
-        return ready[0]
-    if implementation not in served:
-        reason = reasons.get(implementation, f"there is none for platform {platform!r}")
-        names = ", ".join(map(repr, served))
-        raise NotImplementedError(
-            f"decode: implementation={implementation!r}: {reason}; served for this call: {names}"
-        )
-    return implementation
+    return Choice(chosen, plan if chosen == "asm" else None, refused)
 
 
-def _refusal(
-    implementation: str, target: Target | None, q: jax.Array, kv_pages: jax.Array, latent_dim: int
-) -> str | None:
-    """Why `implementation` has no kernel for these operands on `target`; None if it has."""
-    if implementation == "xla":
-        return None
-    assert target is not None
-    if implementation == "asm" and target.arch not in ("gfx942", "gfx950"):
-        return f"expected arch gfx942 or gfx950, got {target.arch}"
-    widths = _WIDTHS[implementation]
-    width = (latent_dim, q.shape[3] - latent_dim)
-    if width not in widths:
-        names = ", ".join(f"{latent}+{rope}" for latent, rope in widths)
-        return f"expected latent_dim + rope of {names}, got {width[0]}+{width[1]}"
-    if q.dtype in _UNSERVED_DTYPES[implementation]:
-        return f"expected a bfloat16 or float8 q, got {q.dtype}"
-    fp8 = jnp.float8_e4m3fnuz if target.arch == "gfx942" else jnp.float8_e4m3fn
-    for name, dtype in (("q", q.dtype), ("kv_pages", kv_pages.dtype)):
-        if is_fp8(dtype) and dtype != fp8:
-            return f"{name}: expected {jnp.dtype(fp8)} on {target.arch}, got {dtype}"
-    return None
+def _check_kernel(call: Call, target: Target) -> None:
+    """Refuses what our kernels are not for."""
+    width = (call.latent_dim, call.width - call.latent_dim)
+    if width not in _KERNEL_WIDTHS:
+        names = ", ".join(f"{latent}+{rope}" for latent, rope in _KERNEL_WIDTHS)
+        raise Unserved(f"expected latent_dim + rope of {names}, got {width[0]}+{width[1]}")
+    if call.q_dtype == jnp.float32:
+        raise Unserved(f"expected a bfloat16, float16 or float8 q, got {call.q_dtype}")
+    check_fp8(call, target)
 
 
 def _why_not_ready(platform: str) -> str:
@@ -154,34 +221,17 @@ def _warn_fallback(platform: str, chosen: str, reason: str) -> None:
     )
 
 
-def _asm_head_plan(
-    head_plan: str | None, q: jax.Array, kv_pages: jax.Array, target: Target
-) -> heads.HeadPlan:
-    """Pads, unless the kernel that runs takes the number of rows and the caller asks for that."""
-    _, q_len, num_heads, _ = q.shape
-    if head_plan != "rows":
-        return heads.padded(num_heads)
-    takes_rows = q.dtype == jnp.bfloat16 == kv_pages.dtype or (
-        is_fp8(q.dtype) and target.arch == "gfx942"
-    )
-    if not takes_rows or q_len != 1 or num_heads > heads.NATIVE_HEADS[0]:
-        raise NotImplementedError(
-            f"decode: head_plan='rows': expected at most {heads.NATIVE_HEADS[0]} heads, "
-            f"q_len 1 and bfloat16 (on gfx942 also float8) for q and kv_pages, got {num_heads} "
-            f"heads, q_len {q_len}, {q.dtype} and {kv_pages.dtype} on {target.arch}; served: 'pad'"
-        )
-    return heads.unpadded(num_heads)
-
-
 def _custom_call(
     name: str,
+    call: Call,
     operands: tuple[jax.Array, ...],
-    plan: heads.HeadPlan,
+    layout: heads.HeadPlan,
     *,
-    latent_dim: int,
     scale: float,
     num_kv_splits: int,
+    workspace_bytes: Any,
     implementation: str,
+    mode: str,
     target: Target,
 ) -> tuple[jax.Array, jax.Array]:
     """GPU custom call v1: real heads come out; the workspace is a result that nobody reads.
@@ -189,23 +239,23 @@ def _custom_call(
     The name and the attributes are a file format once a program is exported. Attributes are typed
     strictly, hence the NumPy scalars.
     """
-    q = operands[0]
-    batch, q_len = q.shape[:2]
-    rows = batch * q_len * num_kv_splits * plan.padded_heads
+    q, *others = operands
+    rows = (call.batch, call.q_len, call.heads)
     out, lse, _ = jax.ffi.ffi_call(
         name,
         (
-            jax.ShapeDtypeStruct((batch, q_len, plan.heads, latent_dim), out_dtype(q.dtype)),
-            jax.ShapeDtypeStruct((batch, q_len, plan.heads), jnp.float32),
-            # One float32 partial output and log-sum-exp per split.
-            jax.ShapeDtypeStruct((rows * (latent_dim + 1) * 4,), jnp.uint8),
+            jax.ShapeDtypeStruct((*rows, call.latent_dim), out_dtype(call.q_dtype)),
+            jax.ShapeDtypeStruct(rows, jnp.float32),
+            jax.ShapeDtypeStruct((workspace_bytes,), jnp.uint8),
         ),
     )(
-        *operands,
-        heads=np.int64(plan.heads),
-        padded_heads=np.int64(plan.padded_heads),
-        head_stride=np.int64(plan.head_stride),
+        layout.apply(q),
+        *others,
+        heads=np.int64(layout.heads),
+        padded_heads=np.int64(layout.padded_heads),
+        head_stride=np.int64(layout.head_stride),
         implementation=implementation,
+        mode=mode,
         num_kv_splits=np.int64(num_kv_splits),
         scale=np.float32(scale),
         arch=target.arch,

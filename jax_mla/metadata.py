@@ -12,8 +12,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jax.interpreters import xla as xla_interpreter
 
-from jax_mla import compat, sharding, xla
-from jax_mla.target import Target
+from jax_mla import asm, compat, persistent, sharding, xla
+from jax_mla.call import Call, Unserved
+from jax_mla.kernels import MODES
+from jax_mla.target import Target, resolve
 from jax_mla.validation import (
     MAX_HEADS,
     check_array,
@@ -25,13 +27,13 @@ from jax_mla.validation import (
     check_table,
 )
 
-MODES = ("split", "persistent")
-
 # --- Public functions -----------------------------------------------------------------------------
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=("kv_indptr", "kv_indices"), meta_fields=("spec",)
+    jax.tree_util.register_dataclass,
+    data_fields=("kv_indptr", "kv_indices", "work_indptr", "work_info", "reduce_indptr"),
+    meta_fields=("spec",),
 )
 @dataclasses.dataclass(frozen=True)
 class DecodeMetadata:
@@ -40,16 +42,23 @@ class DecodeMetadata:
     Attributes:
       kv_indptr: int32 `[batch + 1]`, where each sequence's tokens begin in kv_indices.
       kv_indices: int32 `[batch * pages_per_seq * page_size]`, token indices into the pool, packed.
+      work_indptr, work_info, reduce_indptr: the plan of persistent mode (jax_mla/persistent.py);
+        None in split mode.
       spec: the static arguments that it was made for.
     """
 
     kv_indptr: jax.Array
     kv_indices: jax.Array
+    work_indptr: jax.Array | None
+    work_info: jax.Array | None
+    reduce_indptr: jax.Array | None
     spec: "MetadataSpec"
 
     @property
     def arrays(self) -> tuple[jax.Array, ...]:
-        return self.kv_indptr, self.kv_indices
+        """Those that are there, in the order that custom calls take them."""
+        plan = (self.work_indptr, self.work_info, self.reduce_indptr)
+        return self.kv_indptr, self.kv_indices, *(x for x in plan if x is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,16 +101,22 @@ def make_metadata(
       q_len: query tokens per sequence.
       q_dtype: dtype of q.
       kv_dtype: dtype of the cache.
-      mode: "split". "persistent" is not served in this version.
-      num_kv_splits: fixed number of parts that each sequence is cut into; see `decode`.
-      target: the GPU to plan for; see `decode`.
+      mode: "split" cuts every sequence into the same number of parts. "persistent" gives every
+        compute unit its share of the batch's tokens, for ragged batches; "asm" alone makes use of
+        it, and results then depend on the batch in their last bits.
+      num_kv_splits: fixed number of parts that split mode cuts each sequence into; see `decode`.
+      target: the GPU to plan for; see `decode`. Sizes in persistent mode depend on it, so there it
+        is resolved here, for the ROCm platform.
 
     Returns:
-      DecodeMetadata of static size: `4 * batch * pages_per_seq * page_size` bytes.
+      DecodeMetadata of static size: int32 `batch + 1` and `batch * pages_per_seq * page_size`, in
+      persistent mode `units + 1`, `8 * (batch * groups + units - 1)` and `batch * groups + 1` as
+      well, with groups (1 up to 16 heads) and units (at most target.compute_units) of `explain`.
 
     Raises:
-      TypeError, ValueError: an argument is not as described.
-      NotImplementedError: mode is "persistent".
+      TypeError, ValueError: an argument is not as described, or token indices would pass int32.
+      NotImplementedError: mode is "persistent" and AITER has no kernel for the rest; the message
+        says what it has.
     """
     op = "make_metadata"
     check_table(op, lengths, page_indices)
@@ -115,15 +130,36 @@ def make_metadata(
         check_positive_int(op, "num_kv_splits", num_kv_splits)
     if mode not in MODES:
         raise ValueError(f"{op}: mode: expected one of {', '.join(map(repr, MODES))}, got {mode!r}")
-    if mode == "persistent":
-        raise NotImplementedError(f"{op}: mode='persistent': not in this version; served: 'split'")
+    batch, pages_per_seq = page_indices.shape
     _check_int32(op, "num_pages * page_size", num_pages * page_size)
-    _check_int32(op, "batch * capacity", page_indices.shape[0] * page_indices.shape[1] * page_size)
+    _check_int32(op, "batch * capacity", batch * pages_per_seq * page_size)
+    works = None
+    if mode == "persistent":
+        target = resolve(target, "rocm")
+        call = Call(
+            batch=batch,
+            q_len=q_len,
+            heads=heads,
+            width=asm.LATENT_DIM + asm.ROPE,
+            latent_dim=asm.LATENT_DIM,
+            num_pages=num_pages,
+            page_size=page_size,
+            pages_per_seq=pages_per_seq,
+            q_dtype=q_dtype,
+            kv_dtype=kv_dtype,
+        )
+        try:
+            works = asm.plan(call, target, mode=mode, num_kv_splits=num_kv_splits).works
+        except Unserved as reason:
+            raise NotImplementedError(f"{op}: mode='persistent': {reason}") from None
     spec = MetadataSpec(
         page_size, num_pages, heads, q_len, q_dtype, kv_dtype, mode, num_kv_splits, target
     )
-    arrays = split_metadata(lengths, page_indices, page_size=page_size, num_pages=num_pages)
-    return DecodeMetadata(*arrays, spec)
+    kv_indptr, kv_indices, *plan = metadata_arrays(
+        lengths, page_indices, page_size=page_size, num_pages=num_pages, works=works
+    )
+    work_indptr, work_info, reduce_indptr = plan or (None, None, None)
+    return DecodeMetadata(kv_indptr, kv_indices, work_indptr, work_info, reduce_indptr, spec)
 
 
 def _check_int32(op: str, name: str, value: Any) -> None:
@@ -131,30 +167,24 @@ def _check_int32(op: str, name: str, value: Any) -> None:
         raise ValueError(f"{op}: {name}: expected below 2**31 (int32 token indices), got {value}")
 
 
-def split_metadata(
-    lengths: jax.Array, page_indices: jax.Array, *, page_size: int, num_pages: int
-) -> tuple[jax.Array, jax.Array]:
-    """kv_indptr and kv_indices of split mode."""
+def metadata_arrays(
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    page_size: int,
+    num_pages: int,
+    works: persistent.Plan | None,
+) -> tuple[jax.Array, ...]:
+    """kv_indptr and kv_indices, and in persistent mode work_indptr, work_info, reduce_indptr."""
     axes = compat.varying_axes(lengths) | compat.varying_axes(page_indices)
-    indptr, indices = mla_metadata_p.bind(
+    arrays = mla_metadata_p.bind(
         compat.vary_over(jnp.asarray(lengths), axes),
         compat.vary_over(jnp.asarray(page_indices), axes),
         page_size=int(page_size),
         num_pages=int(num_pages),
+        works=works,
     )
-    return indptr, indices
-
-
-def default_num_kv_splits(batch: Any, capacity: Any, target: Target) -> int:
-    """Splits of split mode where the caller does not fix them; always at least 2.
-
-    Two workgroups per compute unit, at least 64 tokens a split; 16 where the batch or the capacity
-    is symbolic. Reads nothing but static shapes: results do not depend on the lengths at hand.
-    """
-    if not isinstance(batch, int) or not isinstance(capacity, int):
-        return 16
-    wanted = -(-2 * target.compute_units // max(batch, 1))
-    return max(2, min(64, wanted, -(-capacity // 64)))
+    return tuple(arrays)
 
 
 def from_csr(
@@ -218,34 +248,62 @@ mla_metadata_p = Primitive("mla_metadata")
 mla_metadata_p.multiple_results = True
 
 
-def _abstract(lengths: Any, page_indices: Any, *, page_size: int, num_pages: int) -> Any:
+def _abstract(
+    lengths: Any,
+    page_indices: Any,
+    *,
+    page_size: int,
+    num_pages: int,
+    works: persistent.Plan | None,
+) -> Any:
     batch, pages_per_seq = page_indices.shape
     # Derived from an operand, which keeps what it varies over. The packed indices mix sequences, so
     # no sharding of the batch survives.
-    spec = jax.P(None)
-    like = lengths.update(sharding=lengths.sharding.update(spec=spec))
-    return (
-        like.update(shape=(batch + 1,)),
-        like.update(shape=(batch * pages_per_seq * page_size,)),
-    )
+    shapes: list[tuple[Any, ...]] = [(batch + 1,), (batch * pages_per_seq * page_size,)]
+    if works is not None:
+        shapes += [
+            (works.units + 1,),
+            (works.max_works(batch), persistent.WORK_FIELDS),
+            (batch * works.groups + 1,),
+        ]
+    return [
+        lengths.update(shape=s, sharding=lengths.sharding.update(spec=jax.P(*[None] * len(s))))
+        for s in shapes
+    ]
 
 
 # --- Lowerings ------------------------------------------------------------------------------------
 
-mlir.register_lowering(mla_metadata_p, sharding.lower_fun(xla.token_indices))
+
+def _arrays(
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    page_size: int,
+    num_pages: int,
+    works: persistent.Plan | None,
+) -> tuple[jax.Array, ...]:
+    indptr, indices = xla.token_indices(
+        lengths, page_indices, page_size=page_size, num_pages=num_pages
+    )
+    if works is None:
+        return indptr, indices
+    return indptr, indices, *persistent.make_plan(indptr, works)
+
+
+mlir.register_lowering(mla_metadata_p, sharding.lower_fun(_arrays))
 
 # --- Transforms -----------------------------------------------------------------------------------
 
 
 def _batch(
-    args: tuple[jax.Array, jax.Array], dims: tuple[int | None, int | None], **params: int
+    args: tuple[jax.Array, jax.Array], dims: tuple[int | None, int | None], **params: Any
 ) -> tuple[Any, Any]:
     """Maps over the operation: the packed indices of one example end in its own unused slots."""
     lengths, page_indices = args
-    one = functools.partial(
-        xla.token_indices, page_size=params["page_size"], num_pages=params["num_pages"]
-    )
-    return jax.vmap(one, in_axes=dims)(lengths, page_indices), (0, 0)
+    arrays: Any = functools.partial(_arrays, **params)
+    mapped = jax.vmap(arrays, in_axes=dims)(lengths, page_indices)
+    return mapped, [0] * len(mapped)
 
 
 batching.primitive_batchers[mla_metadata_p] = _batch

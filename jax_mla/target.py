@@ -3,8 +3,11 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +34,40 @@ class Target:
                 f"Target: compute_units: expected a positive number, got {self.compute_units}"
             )
 
+    @property
+    def fp8_dtype(self) -> np.dtype:
+        """The float8 that it computes with; in the other one the same bits are other numbers."""
+        fnuz = self.arch == "gfx942"
+        dtype: np.dtype = jnp.dtype(jnp.float8_e4m3fnuz if fnuz else jnp.float8_e4m3fn)
+        return dtype
+
 
 # MI300X and H200: what a program is lowered for when neither the caller nor a device says.
 _DEFAULTS = {"rocm": Target("gfx942", 304), "cuda": Target("sm_90", 132)}
 
 
-def resolve(target: Target | None, platform: str) -> Target:
+def resolve(target: Target | None, platform: str, devices: Iterable[jax.Device] = ()) -> Target:
     """The target to lower for on `platform` ("rocm" or "cuda").
 
-    The explicit one, else the platform's default device, else MI300X (H200 on CUDA).
+    The explicit one, else the first of `devices` (the mesh's, where there is one) that is of the
+    platform, else the platform's default device, else MI300X (H200 on CUDA).
     """
     if target is not None:
         return target
     try:
-        device = jax.devices(platform)[0]
+        candidates = [*devices, *jax.devices(platform)[:1]]
     except RuntimeError:  # no such backend on this machine
-        return _DEFAULTS[platform]
-    return _from_device(device, platform)
+        candidates = [*devices]
+    found = (_from_device(device, platform) for device in candidates)
+    return next((t for t in found if t is not None), _DEFAULTS[platform])
 
 
-def _from_device(device: jax.Device, platform: str) -> Target:
-    capability = str(device.compute_capability)
+def _from_device(device: jax.Device, platform: str) -> Target | None:
+    """The target that a device is, None if it is not of the platform."""
+    capability = str(getattr(device, "compute_capability", ""))
     # ROCm says "gfx942:sramecc+:xnack-", CUDA says "9.0".
-    arch = capability.split(":")[0] if platform == "rocm" else "sm_" + capability.replace(".", "")
-    return Target(arch, int(device.core_count))
+    if platform == "rocm" and capability.startswith("gfx"):
+        return Target(capability.split(":")[0], int(device.core_count))
+    if platform == "cuda" and re.fullmatch(r"[0-9]+\.[0-9]+", capability):
+        return Target("sm_" + capability.replace(".", ""), int(device.core_count))
+    return None

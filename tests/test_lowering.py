@@ -40,15 +40,16 @@ def only_call(lowered: Any) -> ir.Call:
     ("heads", "padded", "stride"),
     [
         (1, 16, 16), (2, 16, 8), (3, 16, 1), (4, 16, 4), (5, 16, 1), (6, 16, 1), (8, 16, 2),
-        (12, 16, 1), (16, 16, 1), (17, 32, 1), (24, 32, 1), (32, 32, 1), (48, 64, 1), (64, 64, 1),
-        (96, 128, 1), (128, 128, 1),
+        (12, 16, 1), (16, 16, 1), (17, 32, 1), (24, 32, 1), (32, 32, 1), (48, 48, 1), (64, 64, 1),
+        (96, 96, 1), (128, 128, 1),
     ],
 )  # fmt: skip
 def test_rocm_pads_the_heads(heads: int, padded: int, stride: int, target: Target) -> None:
+    """To groups of 16, as long as no larger kernel of the table has been run."""
     lowered = ir.lower(case(heads), "rocm", implementation="asm", target=target)
     call = only_call(lowered)
     assert call.target == "jax_mla_decode_rocm_v1"
-    assert call.operands[0] == ((2, 1, padded, 576), "bf16")
+    assert call.operands[0] == ((2 * padded // 16, 1, 16, 576), "bf16")
     # Real heads come out: nothing is left to slice.
     assert call.results[:2] == [((2, 1, heads, 512), "bf16"), ((2, 1, heads), "f32")]
     names = ir.operations(lowered)
@@ -68,7 +69,7 @@ def test_sixteen_heads_go_in_as_they_are() -> None:
 
 @pytest.mark.parametrize("target", [MI300X, MI355X], ids=lambda t: t.arch)
 def test_attributes_and_operands_of_the_call(target: Target) -> None:
-    one = case(4, q_len=2)
+    one = case(4)
     call = only_call(ir.lower(one, "rocm", implementation="asm", target=target, num_kv_splits=7))
     attributes = dict(call.attributes)
     value, kind = attributes.pop("scale").split(" : ")
@@ -79,53 +80,96 @@ def test_attributes_and_operands_of_the_call(target: Target) -> None:
         "head_stride": "4 : i64",
         "heads": "4 : i64",
         "implementation": '"asm"',
+        "mode": '"split"',
         "num_kv_splits": "7 : i64",
         "padded_heads": "16 : i64",
     }
     pages = one.kv_pages.shape[0]
     assert call.operands == [
-        ((2, 2, 16, 576), "bf16"),
+        ((2, 1, 16, 576), "bf16"),
         ((pages, 16, 576), "bf16"),
         ((2,), "i32"),
         ((2, 10), "i32"),
         ((3,), "i32"),
         ((320,), "i32"),
     ]
-    workspace = 2 * 2 * 7 * 16 * (512 + 1) * 4
+    workspace = 2 * 7 * 16 * (512 + 1) * 4
     assert call.results[2] == ((workspace,), "ui8")
 
 
-@pytest.mark.parametrize(("dtypes", "scales"), [("fp8fnuz", 2), ("bf16-fp8fnuz", 1)])
-def test_scales_are_the_last_operands(dtypes: str, scales: int) -> None:
-    call = only_call(ir.lower(case(dtypes=dtypes), "rocm", implementation="asm"))
-    operands = call.operands
-    assert operands[6:] == [((), "f32")] * scales
+@pytest.mark.parametrize(
+    ("dtypes", "mode", "first", "scales"),
+    [
+        ("fp8fnuz", "split", 6, 2),
+        ("fp8fnuz", "persistent", 9, 2),
+        ("bf16-fp8fnuz", "persistent", 9, 1),
+    ],
+)
+def test_scales_are_the_last_operands(dtypes: str, mode: str, first: int, scales: int) -> None:
+    (call,) = ir.custom_calls(layers(case(dtypes=dtypes), mode, count=1))
+    assert call.operands[first:] == [((), "f32")] * scales
     assert call.results[0][1] == "bf16"
 
 
-def test_metadata_is_made_once_for_many_layers() -> None:
-    one = case()
+def layers(one: cases.Case, mode: str, *, count: int, vmap: bool = False) -> Any:
+    """Some layers of a step that makes its metadata once, lowered for ROCm."""
     q, kv_pages, lengths, page_indices = one.operands
 
-    def step(q: jax.Array, lengths: jax.Array) -> list[Any]:
+    def step(q: jax.Array, lengths: jax.Array, page_indices: jax.Array) -> list[Any]:
         metadata = jax_mla.make_metadata(
             lengths,
             page_indices,
             page_size=16,
             num_pages=kv_pages.shape[0],
-            heads=4,
+            heads=q.shape[2],
+            q_len=q.shape[1],
             q_dtype=q.dtype,
             kv_dtype=kv_pages.dtype,
+            mode=mode,
+            target=MI300X,
         )
         decode = functools.partial(
-            jax_mla.decode, scale=0.1, metadata=metadata, implementation="asm"
+            jax_mla.decode, **one.options, metadata=metadata, implementation="asm"
         )
-        return [decode(q, kv_pages, lengths, page_indices) for _ in range(3)]
+        return [decode(q, kv_pages, lengths, page_indices) for _ in range(count)]
 
-    lowered = jax.jit(step).trace(q, lengths).lower(lowering_platforms=("rocm",))
-    calls = ir.custom_calls(lowered)
+    operands = (q, lengths, page_indices)
+    if vmap:
+        step, operands = jax.vmap(step), tuple(x[:, None] for x in operands)
+    return jax.jit(step).trace(*operands).lower(lowering_platforms=("rocm",))
+
+
+@pytest.mark.parametrize("mode", ["split", "persistent"])
+def test_metadata_is_made_once_for_many_layers(mode: str) -> None:
+    calls = ir.custom_calls(layers(case(), mode, count=3))
     assert len(calls) == 3
-    assert len({call.values[5] for call in calls}) == 1  # one kv_indices for all
+    assert len({tuple(call.values[4:]) for call in calls}) == 1
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 1), (24, 2)])
+@pytest.mark.parametrize("vmap", [False, True])
+def test_operands_of_persistent_mode(heads: int, groups: int, vmap: bool) -> None:
+    """Under vmap the plan is made anew, for all examples together."""
+    (call,) = ir.custom_calls(layers(case(heads, q_len=4), "persistent", count=1, vmap=vmap))
+    assert call.attributes["mode"] == '"persistent"'
+    assert call.attributes["num_kv_splits"] == "1 : i64"
+    assert call.attributes["padded_heads"] == f"{16 * groups} : i64"
+    # 160 tokens leave no room for partial results: a unit for each sequence.
+    sequences = 2 * groups
+    works = 2 * sequences - 1
+    assert call.operands[0] == ((sequences, 4, 16, 576), "bf16")
+    assert call.operands[4:] == [
+        ((3,), "i32"),
+        ((320,), "i32"),
+        ((sequences + 1,), "i32"),
+        ((works, 8), "i32"),
+        ((sequences + 1,), "i32"),
+    ]
+    assert call.results == [
+        ((2, 4, heads, 512), "bf16"),
+        ((2, 4, heads), "f32"),
+        ((works * 4 * 16 * 513 * 4,), "ui8"),
+    ]
 
 
 def test_rows_plan_does_not_pad() -> None:
@@ -232,13 +276,25 @@ def test_the_best_that_can_be_launched(
             "rocm",
             functools.partial(case, 20),
             {"implementation": "asm", "head_plan": "rows"},
-            "head_plan='rows': expected at most 16 heads.*got 20 heads.*served: 'pad'",
+            "head_plan='rows': .* takes at most 16 heads, got 20 heads; served for this call: 'ker",
         ),
         (
             "rocm",
             functools.partial(case, dtypes="fp8fn"),
             {"implementation": "asm", "head_plan": "rows", "target": MI355X},
-            "head_plan='rows'.*on gfx950",
+            "head_plan='rows': mla_a8w8_qh16_qseqlen1_gqaratio16 takes head_plan 'pad'",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="bf16-fp8fnuz"),
+            {"implementation": "asm", "target": MI300X},
+            "no kernel for bf16 q on a fp8 cache in mode 'split'.*serves: mode 'persistent'",
+        ),
+        (
+            "rocm",
+            functools.partial(case, dtypes="fp8fnuz"),
+            {"implementation": "asm", "num_kv_splits": 1},
+            "expected num_kv_splits of at least 2 .* got 1",
         ),
     ],
 )

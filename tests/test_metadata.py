@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 from typing import Any
 
 import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
+import planner_oracle
 import pytest
 
 import jax_mla
 from jax_mla import Target
-from jax_mla.metadata import default_num_kv_splits
 
 OPTIONS = {"heads": 4, "q_dtype": jnp.bfloat16, "kv_dtype": jnp.bfloat16}
 
@@ -66,10 +67,88 @@ def test_vmap() -> None:
         np.testing.assert_array_equal(mapped.kv_indices[i], one.kv_indices)
 
 
+# --- Persistent mode ------------------------------------------------------------------------------
+
+LENGTHS = (160, 0, 7, 1, 33, 160)
+
+
+def persistent_case(heads: int, q_len: int) -> tuple[cases.Case, dict[str, Any]]:
+    case = cases.make(heads, q_len, 16, lengths=LENGTHS, capacity=160)
+    options = OPTIONS | {"heads": heads, "q_len": q_len, "mode": "persistent"}
+    return case, options | {"page_size": 16, "num_pages": case.kv_pages.shape[0]}
+
+
+@pytest.mark.parametrize("target", [Target("gfx942", 304), Target("gfx942", 4)])
+@pytest.mark.parametrize(
+    ("heads", "groups", "q_len"), [(4, 1, 1), (12, 1, 4), (16, 1, 2), (20, 2, 3), (128, 8, 1)]
+)
+def test_persistent(heads: int, groups: int, q_len: int, target: Target) -> None:
+    """The oracle's integers, on whatever platform this is."""
+    case, options = persistent_case(heads, q_len)
+    make = functools.partial(jax_mla.make_metadata, **options, target=target)
+    metadata = jax.jit(make)(case.lengths, case.page_indices)
+    indptr, indices = expand(case)
+    np.testing.assert_array_equal(metadata.kv_indptr, indptr)
+    np.testing.assert_array_equal(metadata.kv_indices, indices)
+
+    assert metadata.work_indptr is not None
+    units = metadata.work_indptr.shape[0] - 1
+    assert 1 <= units <= target.compute_units
+    expected = planner_oracle.all_partial(
+        LENGTHS, groups=groups, q_len=q_len, block=16, units=units
+    )
+    plan = (metadata.work_indptr, metadata.work_info, metadata.reduce_indptr)
+    for mine, theirs in zip(plan, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert metadata.work_info is not None and metadata.work_info.dtype == jnp.int32
+    assert metadata.work_info.shape == (len(LENGTHS) * groups + units - 1, 8)
+    assert metadata.spec.target == target
+
+
+def test_persistent_is_planned_for_mi300x_where_there_is_no_device() -> None:
+    case, options = persistent_case(4, 1)
+    metadata = jax_mla.make_metadata(case.lengths, case.page_indices, **options)
+    assert metadata.spec.target == Target("gfx942", 304)
+
+
+def test_persistent_in_vmap() -> None:
+    case, options = persistent_case(4, 2)
+    lengths = jnp.asarray(case.lengths).reshape(2, 3)
+    table = jnp.asarray(case.page_indices).reshape(2, 3, -1)
+    make = functools.partial(jax_mla.make_metadata, **options)
+    mapped = jax.vmap(make)(lengths, table)
+    for i in range(2):
+        one = make(lengths[i], table[i])
+        for a, b in zip(mapped.arrays, one.arrays, strict=True):
+            np.testing.assert_array_equal(a[i], b)
+
+
+@pytest.mark.parametrize("heads", [4, 20])
+def test_xla_takes_persistent_metadata_and_needs_none(heads: int) -> None:
+    case, options = persistent_case(heads, 2)
+    metadata = jax_mla.make_metadata(case.lengths, case.page_indices, **options)
+    step = jax.jit(functools.partial(jax_mla.decode, **case.options))
+    np.testing.assert_array_equal(step(*case.operands, metadata=metadata), step(*case.operands))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"mode": "persistent"}, NotImplementedError, "mode='persistent'.*served: 'split'"),
+        (
+            {"mode": "persistent", "q_len": 9},
+            NotImplementedError,
+            "mode='persistent': AITER has no kernel .* with q_len 9",
+        ),
+        (
+            {"mode": "persistent", "num_kv_splits": 3},
+            NotImplementedError,
+            "expected num_kv_splits None .* got 3",
+        ),
+        (
+            {"mode": "persistent", "num_pages": 2**24},
+            NotImplementedError,
+            "at most 2.*24 tokens in the cache, got 33554432",
+        ),
         ({"mode": "both"}, ValueError, "mode: expected one of 'split', 'persistent', got 'both'"),
         ({"page_size": 0}, ValueError, "page_size: expected a positive int, got 0"),
         ({"num_pages": 2.0}, TypeError, "num_pages: expected a Python int, got float"),
@@ -84,15 +163,6 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], message: str)
     options = {"page_size": 2, "num_pages": 3} | OPTIONS | change
     with pytest.raises(error, match=f"^make_metadata: .*{message}"):
         jax_mla.make_metadata(jnp.ones(2, jnp.int32), jnp.ones((2, 2), jnp.int32), **options)
-
-
-@pytest.mark.parametrize(
-    ("batch", "capacity", "units", "splits"),
-    [(1, 65536, 304, 64), (32, 65536, 304, 19), (4096, 65536, 304, 2), (1, 100, 304, 2),
-     (1, 1024, 304, 16), (0, 64, 1, 2), (1, 65536, 80, 64)],
-)  # fmt: skip
-def test_default_splits(batch: int, capacity: int, units: int, splits: int) -> None:
-    assert default_num_kv_splits(batch, capacity, Target("gfx942", units)) == splits
 
 
 def test_from_csr() -> None:

@@ -91,6 +91,9 @@ def call() -> Callable[..., Any]:
             "page_indices": jnp.zeros((B, SLOTS), jnp.int32),
             "kv_indptr": jnp.zeros(B + 1, jnp.int32),
             "kv_indices": jnp.zeros(B * SLOTS * PAGE, jnp.int32),
+            "work_indptr": None,
+            "work_info": None,
+            "reduce_indptr": None,
         }
         results = {
             "out": struct((B, T, HEADS, 512), jnp.bfloat16),
@@ -102,6 +105,7 @@ def call() -> Callable[..., Any]:
             "padded_heads": np.int64(PADDED),
             "head_stride": np.int64(4),
             "implementation": "asm",
+            "mode": "split",
             "num_kv_splits": np.int64(SPLITS),
             "scale": np.float32(0.1),
             "arch": "gfx942",
@@ -125,6 +129,18 @@ def test_a_good_call_is_refused_for_want_of_device_code(call: Callable[..., Any]
         call()
 
 
+UNITS = 5
+WORKS = B + UNITS - 1
+PERSISTENT = {
+    "mode": "persistent",
+    "num_kv_splits": np.int64(1),
+    "work_indptr": jnp.zeros(UNITS + 1, jnp.int32),
+    "work_info": jnp.zeros((WORKS, 8), jnp.int32),
+    "reduce_indptr": jnp.zeros(B + 1, jnp.int32),
+    "workspace": struct((WORKS * T * PADDED * 513 * 4,), jnp.uint8),
+}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -139,8 +155,18 @@ def test_a_good_call_is_refused_for_want_of_device_code(call: Callable[..., Any]
             "kv_pages": jnp.zeros((PAGES, PAGE, 576), jnp.float8_e4m3fn),
             "kv_scale": jnp.ones(()),
         },
+        PERSISTENT,
+        {
+            "q": jnp.zeros((2 * B, T, PADDED, 576), jnp.bfloat16),
+            "heads": np.int64(20),
+            "padded_heads": np.int64(2 * PADDED),
+            "head_stride": np.int64(1),
+            "out": struct((B, T, 20, 512), jnp.bfloat16),
+            "lse": struct((B, T, 20), jnp.float32),
+            "workspace": struct((2 * B * T * SPLITS * PADDED * 513 * 4,), jnp.uint8),
+        },
     ],
-    ids=["kernel", "fp8", "bf16 on fp8"],
+    ids=["kernel", "fp8", "bf16 on fp8", "persistent", "groups"],
 )
 def test_other_good_calls(call: Callable[..., Any], changes: dict[str, Any]) -> None:
     with pytest.raises(jax.errors.JaxRuntimeError, match="no device code"):
@@ -151,8 +177,12 @@ def test_other_good_calls(call: Callable[..., Any], changes: dict[str, Any]) -> 
     ("changes", "message"),
     [
         (
-            {"q": jnp.zeros((B, T, 8, 576), jnp.bfloat16)},
-            r"q: expected shape \[any, any, 16, any\], got \[2, 1, 8, 576\]",
+            {"q": jnp.zeros((B, T, 6, 576), jnp.bfloat16)},
+            "q: expected rows that divide padded_heads 16, got 6",
+        ),
+        (
+            {"q": jnp.zeros((3, T, 8, 576), jnp.bfloat16)},
+            "q: expected sequences of 2 groups, got 3",
         ),
         ({"q": jnp.zeros((B, PADDED, 576), jnp.bfloat16)}, "q: expected shape"),
         ({"kv_pages": jnp.zeros((PAGES, PAGE, 500), jnp.bfloat16)}, r"kv_pages: .*any, any, 576"),
@@ -175,6 +205,12 @@ def test_other_good_calls(call: Callable[..., Any], changes: dict[str, Any]) -> 
         ({"heads": np.int64(0)}, "heads 0"),
         ({"num_kv_splits": np.int64(0)}, "num_kv_splits: expected a positive number"),
         ({"implementation": "xla"}, "implementation: expected asm or kernel, got xla"),
+        ({"mode": "both"}, "mode: expected split, or persistent for asm, got both"),
+        (PERSISTENT | {"implementation": "kernel"}, "mode: .* got persistent"),
+        (PERSISTENT | {"work_info": None}, r"work_info: expected shape \[6, 8\], got \[3\]"),
+        (PERSISTENT | {"work_info": jnp.zeros((WORKS, 7), jnp.int32)}, "work_info: expected shape"),
+        (PERSISTENT | {"reduce_indptr": jnp.zeros(2, jnp.int32)}, "reduce_indptr: expected shape"),
+        (PERSISTENT | {"mode": "split"}, "expected 6 operands, got 9"),
     ],
 )
 def test_a_broken_call_is_named(

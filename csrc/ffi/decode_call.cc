@@ -13,6 +13,7 @@ namespace ffi = xla::ffi;
 
 using Shape = std::vector<int64_t>;
 
+constexpr int64_t kWorkFields = 8;
 constexpr int64_t kAny = -1;  // a dimension that the operand itself decides
 
 std::string Text(const Shape& shape) {
@@ -92,6 +93,11 @@ ffi::Error CheckAttributes(const DecodeAttributes& a) {
     return InvalidArgument("jax_mla decode: implementation: expected asm or kernel, got ",
                            a.implementation);
   }
+  const bool persistent = a.mode == "persistent";
+  if (a.mode != "split" && !(persistent && a.implementation == "asm")) {
+    return InvalidArgument("jax_mla decode: mode: expected split, or persistent for asm, got ",
+                           a.mode);
+  }
   if (a.num_kv_splits < 1) {
     return InvalidArgument("jax_mla decode: num_kv_splits: expected a positive number, got ",
                            a.num_kv_splits);
@@ -117,13 +123,23 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
 
   Reader in(operands);
   std::optional<ffi::AnyBuffer> buffer;
-  JAX_MLA_RETURN_IF_ERROR(
-      in.Next("q", {kAny, kAny, attributes.padded_heads, kAny}, std::nullopt, buffer));
+  JAX_MLA_RETURN_IF_ERROR(in.Next("q", {kAny, kAny, kAny, kAny}, std::nullopt, buffer));
   call.q = Data<void>(buffer);
   call.q_dtype = buffer->element_type();
-  call.batch = buffer->dimensions()[0];
+  const int64_t sequences = buffer->dimensions()[0];  // those of all groups
+  const int64_t rows = buffer->dimensions()[2];
   call.q_len = buffer->dimensions()[1];
   call.width = buffer->dimensions()[3];
+  if (rows < 1 || attributes.padded_heads % rows != 0) {
+    return InvalidArgument("jax_mla decode: q: expected rows that divide padded_heads ",
+                           attributes.padded_heads, ", got ", rows);
+  }
+  call.groups = attributes.padded_heads / rows;
+  if (sequences % call.groups != 0) {
+    return InvalidArgument("jax_mla decode: q: expected sequences of ", call.groups,
+                           " groups, got ", sequences);
+  }
+  call.batch = sequences / call.groups;
 
   JAX_MLA_RETURN_IF_ERROR(
       in.Next("kv_pages", {kAny, kAny, call.width}, std::nullopt, buffer));
@@ -145,6 +161,19 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
     const int64_t capacity = call.batch * call.pages_per_seq * call.page_size;
     JAX_MLA_RETURN_IF_ERROR(in.Next("kv_indices", {capacity}, kI32, buffer));
     call.kv_indices = Data<int32_t>(buffer);
+  }
+  // (sequence, group, part) triples that have partial results.
+  int64_t partials = call.batch * call.groups * attributes.num_kv_splits;
+  if (attributes.mode == "persistent") {
+    JAX_MLA_RETURN_IF_ERROR(in.Next("work_indptr", {kAny}, kI32, buffer));
+    call.work_indptr = Data<int32_t>(buffer);
+    call.units = buffer->dimensions()[0] - 1;
+    partials = call.batch * call.groups + call.units - 1;
+    JAX_MLA_RETURN_IF_ERROR(in.Next("work_info", {partials, kWorkFields}, kI32, buffer));
+    call.work_info = Data<int32_t>(buffer);
+    JAX_MLA_RETURN_IF_ERROR(
+        in.Next("reduce_indptr", {call.batch * call.groups + 1}, kI32, buffer));
+    call.reduce_indptr = Data<int32_t>(buffer);
   }
   if (IsFp8(call.q_dtype)) {
     JAX_MLA_RETURN_IF_ERROR(in.Next("q_scale", {}, kF32, buffer));
@@ -170,10 +199,8 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
       rets.Next("lse", {call.batch, call.q_len, attributes.heads}, kF32, buffer));
   call.lse = Data<float>(buffer);
 
-  // One float32 partial output and log-sum-exp per split and padded head.
-  const int64_t rows =
-      call.batch * call.q_len * attributes.num_kv_splits * attributes.padded_heads;
-  call.workspace_bytes = rows * (call.latent_dim + 1) * static_cast<int64_t>(sizeof(float));
+  // One float32 partial output and log-sum-exp per part, query and row of a group.
+  call.workspace_bytes = partials * call.q_len * rows * (call.latent_dim + 1) * static_cast<int64_t>(sizeof(float));
   JAX_MLA_RETURN_IF_ERROR(
       rets.Next("workspace", {call.workspace_bytes}, ffi::DataType::U8, buffer));
   call.workspace = Data<uint8_t>(buffer);
