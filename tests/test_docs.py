@@ -15,6 +15,7 @@ import oracle
 import pytest
 
 import jax_mla
+from jax_mla import kernel_page
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -88,6 +89,11 @@ def test_stacked_caches_are_named_as_the_thing_not_to_do() -> None:
 def test_links_lead_somewhere(page: pathlib.Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_of_kernels_is_in_step() -> None:
+    written = (ROOT / "docs/kernels.md").read_text()
+    assert written == kernel_page.page(), "python -m jax_mla explain --page > docs/kernels.md"
 
 
 def test_every_public_name_is_documented() -> None:

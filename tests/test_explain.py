@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`explain`, in Python and on the command line."""
+
+import subprocess
+import sys
+from typing import Any
+
+import cases
+import ir
+import jax
+import pytest
+
+import jax_mla
+from jax_mla import Target, __main__, native
+from jax_mla.explain import explain_sizes
+
+MI300X, MI355X = Target("gfx942", 304), Target("gfx950", 256)
+SUBQ16 = "mla_dec_stage1_bf16_a16w16_subQ16_mqa16"
+M16X4 = "mla_a16w16_qh16_m16x4_n16x1_coex0_mask1_ps"
+A8W8 = "mla_a8w8_qh16_qseqlen1_gqaratio16"
+
+
+@pytest.mark.parametrize("target", [MI300X, MI355X], ids=lambda t: t.arch)
+@pytest.mark.parametrize(
+    ("dtypes", "mode", "kernel", "launches"),
+    [
+        ("bf16", "split", SUBQ16, 2),
+        ("bf16", "persistent", M16X4, 3),
+        ("fp8", "split", A8W8, 2),
+        ("fp8", "persistent", f"{A8W8}_ps", 3),
+    ],
+)
+@pytest.mark.parametrize(
+    ("heads", "stride", "groups"),
+    [
+        pytest.param(4, 4, 1, id="Kimi-Linear TP 8"),
+        pytest.param(8, 2, 1, id="GLM-5 TP 8"),
+        pytest.param(12, 1, 1, id="Kimi-K3 TP 8"),
+        pytest.param(128, 1, 8, id="DeepSeek-V3 TP 1"),
+    ],
+)
+def test_models(
+    heads: int, stride: int, groups: int, dtypes: str, mode: str, kernel: str, launches: int,
+    target: Target,
+) -> None:  # fmt: skip
+    said = explain_sizes(heads, target=target, dtypes=dtypes, mode=mode, implementation="asm")
+    plan = said.asm
+    assert plan is not None and said.implementation == "asm" and said.mode == mode
+    assert plan.kernel.file == kernel and plan.kernel.arch == target.arch
+    assert (plan.heads.head_stride, plan.heads.groups) == (stride, groups)
+    assert plan.heads.padded_heads == 16 * groups
+    assert plan.launches == (launches if mode == "persistent" else groups + 1)
+    # Every group reads the cache; what comes on top of that is partial results and indices.
+    assert said.bytes_ratio is not None and 0.9 * groups < said.bytes_ratio < 1.3 * groups
+
+
+def test_bytes_and_workspace_by_hand() -> None:
+    """2 sequences of 128 tokens, 4 heads, 3 splits asked for, 2 blocks of 64 to deal out."""
+    said = explain_sizes(
+        4, target=MI300X, batch=2, tokens=128, page_size=16, implementation="asm", num_kv_splits=3
+    )
+    cache, row, lse = 2 * 128 * 1152, 1152, 4
+    results = 2 * 4 * (512 * 2 + lse)
+    assert said.bytes_needed == cache + 2 * 8 * 4 + 2 * 4 * row + results
+    parts = 2 * 2
+    padding = 2 * 4 * row + 2 * 16 * row
+    partials = parts * (16 + 4) * 513 * 4
+    assert said.bytes_moved == (
+        cache + 2 * 128 * 4 + padding + parts * 16 * row + partials + results
+    )
+    assert said.asm is not None and said.asm.workspace_bytes == 2 * 3 * 16 * 513 * 4
+
+
+@pytest.mark.parametrize(
+    ("heads", "q_len", "mode"),
+    [(4, 1, "split"), (20, 1, "split"), (4, 1, "persistent"), (20, 4, "persistent")],
+)
+def test_it_says_what_is_lowered(heads: int, q_len: int, mode: str) -> None:
+    case = cases.make(heads, q_len, lengths=(192, 7))
+    options: dict[str, Any] = case.options | {"implementation": "asm", "target": MI300X}
+    q, kv_pages, lengths, page_indices = case.operands
+
+    def metadata(lengths: jax.Array) -> jax_mla.DecodeMetadata | None:
+        if mode == "split":
+            return None
+        return jax_mla.make_metadata(
+            lengths, page_indices, page_size=16, num_pages=kv_pages.shape[0], heads=heads,
+            q_len=q_len, q_dtype=q.dtype, kv_dtype=kv_pages.dtype, mode=mode, target=MI300X,
+        )  # fmt: skip
+
+    def step(q: jax.Array, lengths: jax.Array) -> Any:
+        return jax_mla.decode(
+            q, kv_pages, lengths, page_indices, metadata=metadata(lengths), **options
+        )
+
+    (call,) = ir.custom_calls(jax.jit(step).trace(q, lengths).lower(lowering_platforms=("rocm",)))
+    said = jax_mla.explain(*case.operands, metadata=metadata(lengths), **options)
+    assert said.asm is not None
+    assert call.results[2] == ((said.asm.workspace_bytes,), "ui8")
+    assert call.attributes["padded_heads"] == f"{said.asm.heads.padded_heads} : i64"
+    assert call.attributes["num_kv_splits"] == f"{said.asm.num_kv_splits} : i64"
+    assert call.attributes["mode"] == f'"{said.mode}"'
+
+
+def test_why_the_better_ones_were_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = explain_sizes(4, target=MI300X)
+    assert said.implementation == "xla" and said.asm is None and said.bytes_moved is None
+    assert set(said.passed_over) == {"asm", "kernel"}
+    assert "no device code for rocm" in said.passed_over["asm"]
+
+    monkeypatch.setattr(native, "LAUNCHES", frozenset({("rocm", "asm"), ("rocm", "kernel")}))
+    assert explain_sizes(4, target=MI300X).passed_over == {}
+    said = explain_sizes(4, target=MI300X, dtypes="bf16-fp8")
+    assert said.implementation == "kernel"
+    assert "no kernel for bf16 q on a fp8 cache in mode 'split'" in said.passed_over["asm"]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_other_platforms_have_xla_alone(platform: str) -> None:
+    case = cases.make()
+    said = jax_mla.explain(*case.operands, platform=platform, **case.options)
+    assert (said.implementation, said.target, said.passed_over) == ("xla", None, {})
+
+
+def test_bad_arguments_are_those_of_decode() -> None:
+    case = cases.make()
+    with pytest.raises(ValueError, match=r"decode: heads of q: expected 1\.\.128, got 129"):
+        explain_sizes(129, target=MI300X)
+    with pytest.raises(TypeError, match="scale: expected a Python float"):
+        jax_mla.explain(*case.operands, scale="1")
+    with pytest.raises(NotImplementedError, match="there is none for platform 'cpu'"):
+        jax_mla.explain(*case.operands, platform="cpu", scale=1.0, implementation="asm")
+
+
+# --- Command line ---------------------------------------------------------------------------------
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(["explain", "--heads", "12", "--arch", "gfx950", "--dtypes", "fp8"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("implementation")
+    assert said[0].endswith("asm (rocm, gfx950 with 256 compute units)")
+    assert said[1].split() == ["kernel", "AITER's", A8W8]
+    assert "12: 4 rows of zeros, for the kernel's 16 heads" in said[2]
+    assert "16 splits of each sequence" in said[3]
+
+
+def test_command_line_refuses_with_a_reason_and_a_status() -> None:
+    command = [sys.executable, "-m", "jax_mla", "explain", "--dtypes", "bf16-fp8"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "it serves: mode 'persistent' with q_len 1, 4" in result.stderr
