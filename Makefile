@@ -6,22 +6,43 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-full test-oldest test-hf lint bench clean
+ARCH ?= gfx942
+
+.PHONY: demo test test-cpu test-rocm-emulated rocm-shell test-full test-oldest test-hf lint bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/python examples/demo_checkpoint.py build/demo-checkpoint
 	$(BIN)/python examples/generate.py build/demo-checkpoint --max-new-tokens 64 --check \
 	  --prompt "Multi-head latent attention keeps one small row for every token it has read."
 
+# The plugin first: with it there is more to test and to build.
 test: $(VENV)/ready
+	-@$(MAKE) --no-print-directory $(VENV)/rocm
+	@$(MAKE) --no-print-directory test-cpu test-rocm-emulated
+
+test-cpu: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto -m "not full"
+
+# JAX's own ROCm plugin on emulated GPUs.
+test-rocm-emulated: $(VENV)/ready
+	@if $(MAKE) --no-print-directory $(VENV)/rocm; then \
+	  $(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx942 && \
+	  $(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx950; \
+	else \
+	  echo "SKIPPED: the tests on the emulated ROCm, as this JAX's ROCm plugin cannot be had here"; \
+	fi
+
+# A Python prompt on four emulated MI300X, or with ARCH=gfx950 MI355X.
+rocm-shell: $(VENV)/rocm
+	PYTHONPATH=tests $(BIN)/python -m emulator.environment $(ARCH)
 
 test-full: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto
 
-# The oldest supported JAX, in an environment of its own.
+# The oldest supported JAX, in an environment of its own. The emulator does not depend on it.
 test-oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest -n auto -m "not full"
+	.venv-oldest/bin/python -m pytest -n auto -m "not full" \
+	  --ignore-glob="tests/test_emulator_*" --ignore=tests/test_merge.py
 
 # The example's loader and paths against transformers, which needs PyTorch for the CPU.
 test-hf: .venv-hf/ready
@@ -40,6 +61,12 @@ bench: $(VENV)/ready
 $(VENV)/ready: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -e ".[test]"
+	touch $@
+
+$(VENV)/rocm: $(VENV)/ready
+	version=$$($(BIN)/python -c "import jax; print(jax.__version__)"); \
+	$(BIN)/python -m pip install -q --no-deps \
+	  jax-rocm7-plugin==$$version jax-rocm7-pjrt==$$version
 	touch $@
 
 .venv-oldest/ready: $(SOURCES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight virtual CPU devices, asked for before anything imports JAX."""
+"""Eight virtual CPU devices, asked for before anything imports JAX; and the choice of platform."""
 
 import itertools
 import os
@@ -8,12 +8,35 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import platforms  # before JAX: decides which plugins it finds
+
+# isort: split
 from collections.abc import Iterator
 
 import jax
 import pytest
 
 _TESTS = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--platform", default="cpu", help=platforms.HELP)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    platforms.restart_if_emulated(config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    platforms.choose(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"platform: {platforms.description(config)}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    platforms.select(config, items)
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +53,9 @@ def x64() -> Iterator[None]:
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def platform(pytestconfig: pytest.Config) -> str:
+    """The platform's description, as in the header."""
+    return platforms.description(pytestconfig)
