@@ -164,7 +164,8 @@ def _works(
         capacity=call.capacity,
         compute_units=target.compute_units,
         token_bytes=call.token_bytes,
-        # Written by the kernel, read by the merge.
-        partial_bytes=2 * layout.group_heads * call.partial_bytes,
+        # 16 rows, written by the kernel and read by the merge. With more rows there is more
+        # arithmetic to a token, in proportion, and as much more reason to spread it.
+        partial_bytes=2 * 16 * (call.latent_dim + 1) * 4,
     )
     return persistent.Plan(layout.groups, call.q_len, kernel.kv_block, units)

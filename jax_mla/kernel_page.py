@@ -35,8 +35,8 @@ for 32 sequences of at most 8192 tokens in pages of 64. `python -m jax_mla expla
 * *launches*: per layer. The token indices, and the plan of persistent mode, are made once a step.
 * *bytes*: read and written by all launches, every access counted, over what has to be (cache,
   table, q and results once), with all sequences full. Derived, not measured.
-* Only kernels that have run in emulation against float64 are used. "No run" marks cells for which
-  AITER has kernels that have not: they are known from their disassembly alone.
+* Only kernels that were right against float64 in emulation are used. "No right run" marks cells for
+  which AITER has others alone.
 """
 
 
@@ -90,7 +90,7 @@ def _cells(target: Target, heads: int, dtypes: str, mode: str, q_len: int) -> tu
             heads, target=target, dtypes=dtypes, q_len=q_len, mode=mode, implementation="asm"
         )
     except NotImplementedError as error:
-        reason = "no run" if "no run" in str(error) else "no such kernel"
+        reason = "no right run" if "no run" in str(error) else "no such kernel"
         return reason, *[""] * (len(_COLUMNS) - 1)
     return _served(said)
 

@@ -7,8 +7,8 @@ name has had many binaries.
 
 Every kernel takes rows of 512 + 64 numbers and packed token indices (pages of one token), in
 workgroups of 256 threads. More heads than a kernel has rows for go in groups of its heads, each a
-launch of its own (in persistent mode works of its own): where the 16-row kernels are launched with
-a grid that is wider than one group, they write the log-sum-exp of the groups over one another.
+launch of its own (in persistent mode works of its own): in a grid of several groups, workgroups of
+the 16-row kernels write over one another's log-sum-exp.
 """
 
 import csv
@@ -39,14 +39,17 @@ class Kernel:
       q_lens: query tokens per sequence that it is used for.
       rows: (query, head) pairs of a workgroup.
       takes_rows: whether it takes fewer heads than that without padding.
-      kv_block: tokens of a block. In split mode block j belongs to split j mod num_kv_splits.
+      row_argument: what it takes for "number of rows": "heads", or "rows", heads times q_len.
+      kv_block: tokens of a block. In split mode block j belongs to split j mod num_kv_splits, which
+        has a result for a query, or NaN, only if the query sees a key of it.
       whole_out: what it writes for a sequence in one piece, in place of the partial result: "f32"
         (the partial result as ever), "bf16" (the output), or "fault".
       whole_lse: whether it writes the log-sum-exp of such a sequence.
       kv_scale: what an fp8 cache's scale is "applied" to: everything, or the "scores" alone, so
         that the output lacks it; "-" for a bf16 cache.
       address_bits: of the offset into the cache; 32 means below 4 GiB and 2**24 tokens.
-      evidence: "emulated" (run, results compared with float64), or "disassembly" (read only).
+      evidence: "emulated" (run, and right against float64), "doubtful" (run, and wrong or ended for
+        a race or a missing wait, of the kernel's or the emulator's making), or "disassembly".
       file: name of the code object, without ".co".
       sha256: of the file, in hexadecimal.
     """
@@ -59,6 +62,7 @@ class Kernel:
     q_lens: tuple[int, ...]
     rows: int
     takes_rows: bool
+    row_argument: str
     kv_block: int
     whole_out: str
     whole_lse: bool
@@ -114,8 +118,8 @@ def select(
 
 
 def _why_none(cell: list[Kernel], arch: str, q: str, kv: str, mode: str, q_len: int) -> str:
-    untried = any(k.mode == mode and q_len in k.q_lens for k in cell)
-    state = "only kernels that no run has shown to be right" if untried else "no kernel"
+    unproven = any(k.mode == mode and q_len in k.q_lens for k in cell)
+    state = "only kernels that no run has shown to be right" if unproven else "no kernel"
     lens = {m: {n for k in cell if k.selectable and k.mode == m for n in k.q_lens} for m in MODES}
     served = "; ".join(
         f"mode {m!r} with q_len {', '.join(map(str, sorted(lens[m])))}" for m in MODES if lens[m]

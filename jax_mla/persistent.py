@@ -62,7 +62,7 @@ def num_units(
       capacity: tokens of a full sequence.
       compute_units: of the GPU.
       token_bytes: of one token in the cache.
-      partial_bytes: that one work writes and the merge reads.
+      partial_bytes: that one work of 16 rows writes and the merge reads.
     """
     works = int(_PARTIAL_TRAFFIC * sequences * capacity * token_bytes / partial_bytes)
     return min(compute_units, max(sequences, works - sequences + 1))

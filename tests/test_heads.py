@@ -14,8 +14,6 @@ from jax_mla.heads import HeadPlan
 
 BF16, FN, FNUZ = map(jnp.dtype, (jnp.bfloat16, jnp.float8_e4m3fn, jnp.float8_e4m3fnuz))
 MI300X, MI355X = Target("gfx942", 304), Target("gfx950", 256)
-# The table as it would be, had everything in it been run: what is picked of many kernels.
-ALL_RUN = tuple(dataclasses.replace(k, evidence="emulated") for k in kernels.TABLE)
 
 
 def plan(
@@ -69,8 +67,8 @@ def test_undo_of_apply_for_every_count(count: int) -> None:
      (48, 64, 1, "pad"), (64, 64, 1, "native"), (96, 128, 1, "pad"), (128, 128, 1, "native")],
 )  # fmt: skip
 def test_padded_by_count_never_by_ratio(count: int, rows: int, stride: int, kind: str) -> None:
-    """With every kernel of bf16 split mode: 16, 32, 64 and 128 heads."""
-    kernel, layout = plan(count, table=ALL_RUN)
+    """bf16 in split mode has kernels of 16, 32, 64 and 128 heads."""
+    kernel, layout = plan(count)
     assert (layout.padded_heads, layout.head_stride, layout.kind) == (rows, stride, kind)
     assert layout.groups == 1 and kernel.heads == rows
     assert layout.extra_bytes == (rows - count) * 576 * 2
@@ -80,11 +78,23 @@ def test_padded_by_count_never_by_ratio(count: int, rows: int, stride: int, kind
     ("count", "rows", "groups"),
     [(4, 16, 1), (16, 16, 1), (17, 32, 2), (24, 32, 2), (32, 32, 2), (96, 96, 6), (128, 128, 8)],
 )
-def test_groups_where_no_larger_kernel_has_run(count: int, rows: int, groups: int) -> None:
-    kernel, layout = plan(count)
+def test_groups_where_there_is_no_larger_kernel(count: int, rows: int, groups: int) -> None:
+    """bf16 in persistent mode on MI300X has the kernel of 16 heads alone."""
+    kernel, layout = plan(count, mode="persistent")
     assert kernel.heads == 16
     assert (layout.padded_heads, layout.groups, layout.group_heads) == (rows, groups, 16)
     assert ("read the cache" in layout.reason) == (groups > 1)
+
+
+def test_what_no_run_has_shown_to_be_right_is_not_chosen() -> None:
+    for evidence in ("doubtful", "disassembly"):
+        table = tuple(dataclasses.replace(k, evidence=evidence) for k in kernels.TABLE)
+        with pytest.raises(Unserved, match="only kernels that no run has shown to be right"):
+            plan(4, table=table)
+    small, *others = (k for k in kernels.TABLE if k.mode == "split" and k.q_dtype == "bf16")
+    doubted = dataclasses.replace(small, evidence="doubtful")
+    assert plan(4)[0] == small
+    assert plan(4, table=(doubted, *others))[0].heads == 32
 
 
 @pytest.mark.parametrize(
@@ -95,7 +105,7 @@ def test_groups_where_no_larger_kernel_has_run(count: int, rows: int, groups: in
         ({"mode": "persistent", "q_len": 3}, "mla_a16w16_qh16_m16x4_n16x1_coex0_mask1_ps"),
         (
             {"mode": "persistent", "q_len": 4, "target": MI355X},
-            "mla_a16w16_qh16_m16x4_n16x1_coex0_mask1_lse_ps",
+            "mla_a16w16_qh16_m16x4_n16x1_coex0_mask1_ps",
         ),
         (
             {"q": BF16, "kv": FNUZ, "mode": "persistent"},
@@ -105,7 +115,7 @@ def test_groups_where_no_larger_kernel_has_run(count: int, rows: int, groups: in
         ({"q": FN, "target": MI355X}, "mla_a8w8_qh16_qseqlen1_gqaratio16"),
         (
             {"q": FN, "target": MI355X, "mode": "persistent", "q_len": 4},
-            "mla_a8w8_qh16_qseqlen4_gqaratio16_v3_ps",
+            "mla_a8w8_qh32_qseqlen4_gqaratio32_ps",  # the one for 16 heads is doubtful
         ),
     ],
 )
@@ -117,8 +127,7 @@ def test_the_kernel_of_a_cell(options: dict[str, Any], file: str) -> None:
     ("options", "message"),
     [
         ({"kv": FNUZ}, "no kernel for bf16 q on a fp8 cache in mode 'split' with q_len 1 on gfx942 "
-                       r"\(it serves: mode 'persistent' with q_len 1, 4\)"),
-        ({"q_len": 2}, "only kernels that no run has shown to be right for bf16 q on a bf16 cache"),
+                       r"\(it serves: mode 'persistent' with q_len 1, 2, 3, 4\)"),
         ({"q_len": 9}, "no kernel for bf16 q .* with q_len 9"),
         ({"q": jnp.dtype(jnp.float16)}, r"no kernel for float16 q .*\(it serves: none\)"),
         ({"target": Target("gfx90a", 104)}, r"on gfx90a \(it serves: none\)"),
@@ -142,7 +151,7 @@ def test_rows_are_not_padded(count: int, target: Target, q: Any) -> None:
 @pytest.mark.parametrize(
     ("count", "options", "message"),
     [
-        (17, {}, "subQ16_mqa16 takes at most 16 heads, got 17 heads"),
+        (17, {}, "32mx1_16nx1_Coex0_Msk1_QH16 takes head_plan 'pad', got 17 heads"),
         (4, {"q": FN, "target": MI355X}, "takes head_plan 'pad'"),
         (4, {"mode": "persistent"}, "takes head_plan 'pad'"),
     ],

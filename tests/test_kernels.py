@@ -21,7 +21,8 @@ def test_rows_are_well_formed() -> None:
         assert k.kv_block >= 16 >= max(k.q_lens)
         assert k.whole_out in ("f32", "bf16", "fault") and k.address_bits in (32, 64)
         assert k.kv_scale in (("applied", "scores") if k.kv_dtype == "fp8" else ("-",))
-        assert k.evidence in ("emulated", "disassembly", "documentation")
+        assert k.evidence in ("emulated", "doubtful", "disassembly")
+        assert k.row_argument in ("heads", "rows")
         assert re.fullmatch("[0-9a-f]{64}", k.sha256)
 
 
