@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include "ffi/handlers.h"
+#include "gpu/device_code.h"
 
 namespace nb = nanobind;
 
@@ -25,4 +26,16 @@ NB_MODULE(_native, m) {
   m.def(
       "launches", [] { return nb::list(); },
       "(platform, implementation) pairs of decode that this build has device code for.");
+
+  m.def(
+      "device_code",
+      [] {
+        nb::dict codes;
+        for (const jax_mla::DeviceCode& code : jax_mla::EmbeddedDeviceCode()) {
+          codes[nb::make_tuple(code.name, code.arch)] = nb::make_tuple(
+              code.sha256, nb::bytes(reinterpret_cast<const char*>(code.bytes), code.size));
+        }
+        return codes;
+      },
+      "Compiled kernels: (source, arch) to (SHA-256, bytes).");
 }
