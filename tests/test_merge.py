@@ -156,6 +156,24 @@ def test_dtypes(dtype: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_part_is_rounded_to_nearest_even(dtype: str, device: str) -> None:
+    """Its weight is exactly 1, so every bit is known; ties, subnormals and infinity among them."""
+    problem = Problem([16], heads=1, head_stride=16, splits=1)
+    edges = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-9, 1 + 2**-11, 1 + 3 * 2**-11, 65520.0, 65519.9]
+    edges += [2**-24, 2**-25, 3 * 2**-25, 2**-130, 3.3961776e38, np.inf]
+    problem.partial[0, 0, 0, 0, : len(edges)] = edges
+    if dtype == "f16":
+        problem.partial[0, 0, 0, 0] = np.clip(problem.partial[0, 0, 0, 0], -1e6, 1e6)
+    out, lse, _ = run(problem, device, dtype)
+    with np.errstate(over="ignore"):
+        expected = problem.partial[0, 0, 0, 0].astype(DTYPES[dtype])
+    bits = np.dtype(f"uint{8 * expected.dtype.itemsize}")
+    np.testing.assert_array_equal(out[0, 0, 0].view(bits), expected.view(bits))
+    assert lse[0, 0, 0] == problem.lse[0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("heads", "stride", "rows", "groups"),
     [(1, 16, 16, 1), (3, 1, 16, 1), (8, 2, 16, 1), (16, 1, 16, 1), (20, 1, 16, 2), (5, 1, 5, 1)],
