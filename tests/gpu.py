@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launches the extension's compiled kernels without JAX: on emulated AMD GPUs, or an NVIDIA one.
-
-device = open_device("gfx942")
-device.launch("merge", "jax_mla_merge_f32", grid=(4, 1, 1), threads=128, arguments=block,
-              arrays={"out": out})
-"""
+"""Launches the extension's compiled kernels without JAX: on emulated AMD GPUs, or an NVIDIA one."""
 
 import ctypes
+import dataclasses
 import functools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,30 +18,35 @@ AMD = ("gfx942", "gfx950")
 DEVICES = (*AMD, "cuda")
 
 
-class Device(Protocol):
-    """Arrays are device memory for the time of a launch."""
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """A launch on arrays that are device memory while it runs.
 
-    def launch(
-        self,
-        source: str,
-        kernel: str,
-        *,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: "Arguments",
-        arrays: Mapping[str, np.ndarray],
-    ) -> Counters | None: ...
+    Attributes:
+      source: name of the file in csrc/kernels.
+      kernel: name of the kernel in it.
+      grid: blocks.
+      threads: of a block.
+      arrays: by name; the writable ones come back.
+      arguments: makes the argument block out of the arrays' addresses.
+    """
+
+    source: str
+    kernel: str
+    grid: tuple[int, int, int]
+    threads: int
+    arrays: Mapping[str, np.ndarray]
+    arguments: Callable[[Mapping[str, int]], bytes]
 
 
-# Makes the argument block out of the addresses of the arrays.
-Arguments = Callable[[Mapping[str, int]], bytes]
-
-
-def open_device(name: str) -> Device:
-    """One of DEVICES, the gfx ones emulated; skips the test where there is none."""
+def run_on(device: str, launch: Launch) -> Counters | None:
+    """Runs on one of DEVICES, the gfx ones emulated, which count; skips where there is none."""
     if not _native.device_code():
         pytest.skip("the extension was built without device code (JAX_MLA_DEVICE=none)")
-    return EmulatedDevice(name) if name in AMD else NvidiaDevice()
+    if device in AMD:
+        return _run_emulated(device, launch)
+    _run_on_nvidia(launch)
+    return None
 
 
 def pack(fields: list[Any]) -> bytes:
@@ -59,68 +60,45 @@ def pack(fields: list[Any]) -> bytes:
     return block + b"\0" * (-len(block) % 8)
 
 
-class EmulatedDevice:
-    """Every access is held against the arrays, waits and barriers are checked."""
-
-    def __init__(self, arch: str) -> None:
-        self.arch = arch
-
-    def launch(
-        self,
-        source: str,
-        kernel: str,
-        *,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: Arguments,
-        arrays: Mapping[str, np.ndarray],
-    ) -> Counters:
-        machine = Machine(self.arch, waits=2, uninitialised=True)
-        for name, array in arrays.items():
-            machine.register(array, name, writable=array.flags.writeable)
-        addresses = {name: array.ctypes.data for name, array in arrays.items()}
-        _, code = _native.device_code()[source, self.arch]
-        module = machine.load(code)
-        return module.launch(kernel, grid=grid, block=(threads, 1, 1), args=arguments(addresses))
+def _run_emulated(arch: str, launch: Launch) -> Counters:
+    """Every access is held against the arrays; waits, barriers and initialisation are checked."""
+    machine = Machine(arch, waits=2, uninitialised=True)
+    for name, array in launch.arrays.items():
+        machine.register(array, name, writable=array.flags.writeable)
+    addresses = {name: array.ctypes.data for name, array in launch.arrays.items()}
+    _, code = _native.device_code()[launch.source, arch]
+    return machine.load(code).launch(
+        launch.kernel,
+        grid=launch.grid,
+        block=(launch.threads, 1, 1),
+        args=launch.arguments(addresses),
+    )
 
 
-class NvidiaDevice:
-    """The first NVIDIA GPU, through the driver."""
-
-    def __init__(self) -> None:
-        self.driver, self.arch = _nvidia_driver()
-
-    def launch(
-        self,
-        source: str,
-        kernel: str,
-        *,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: Arguments,
-        arrays: Mapping[str, np.ndarray],
-    ) -> None:
-        call, pointers = self.driver, {}
-        for name, array in arrays.items():
-            pointer = ctypes.c_uint64()
-            call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(max(array.nbytes, 16)))
-            call("cuMemcpyHtoD_v2", pointer, ctypes.c_void_p(array.ctypes.data),
-                 ctypes.c_size_t(array.nbytes))  # fmt: skip
-            pointers[name] = pointer
-        module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        _, code = _native.device_code()[source, self.arch]
-        call("cuModuleLoadData", ctypes.byref(module), code)
-        call("cuModuleGetFunction", ctypes.byref(function), module, kernel.encode())
-        block = arguments({name: pointer.value for name, pointer in pointers.items()})
-        parameters = (ctypes.c_void_p * 1)(ctypes.cast(block, ctypes.c_void_p))
-        call("cuLaunchKernel", function, *grid, threads, 1, 1, 0, None, parameters, None)
-        call("cuCtxSynchronize")
-        for name, array in arrays.items():
-            if array.flags.writeable:
-                call("cuMemcpyDtoH_v2", ctypes.c_void_p(array.ctypes.data), pointers[name],
-                     ctypes.c_size_t(array.nbytes))  # fmt: skip
-            call("cuMemFree_v2", pointers[name])
-        call("cuModuleUnload", module)
+def _run_on_nvidia(launch: Launch) -> None:
+    """On the first NVIDIA GPU, through the driver."""
+    call, arch = _nvidia_driver()
+    pointers = {}
+    for name, array in launch.arrays.items():
+        pointers[name] = pointer = ctypes.c_uint64()
+        size, host = ctypes.c_size_t(array.nbytes), ctypes.c_void_p(array.ctypes.data)
+        call("cuMemAlloc_v2", ctypes.byref(pointer), size)
+        call("cuMemcpyHtoD_v2", pointer, host, size)
+    module, function = ctypes.c_void_p(), ctypes.c_void_p()
+    _, code = _native.device_code()[launch.source, arch]
+    call("cuModuleLoadData", ctypes.byref(module), code)
+    call("cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode())
+    block = launch.arguments({name: pointer.value for name, pointer in pointers.items()})
+    parameters = (ctypes.c_void_p * 1)(ctypes.cast(block, ctypes.c_void_p))
+    shape = (*launch.grid, launch.threads, 1, 1)
+    call("cuLaunchKernel", function, *shape, 0, None, parameters, None)
+    call("cuCtxSynchronize")
+    for name, array in launch.arrays.items():
+        if array.flags.writeable:
+            host = ctypes.c_void_p(array.ctypes.data)
+            call("cuMemcpyDtoH_v2", host, pointers[name], ctypes.c_size_t(array.nbytes))
+        call("cuMemFree_v2", pointers[name])
+    call("cuModuleUnload", module)
 
 
 @functools.cache

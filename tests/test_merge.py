@@ -2,11 +2,12 @@
 """The merge kernel against NumPy in float64, on emulated AMD GPUs and an NVIDIA one."""
 
 import dataclasses
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
-from gpu import AMD, DEVICES, open_device, pack
+from gpu import AMD, DEVICES, Launch, pack, run_on
 
 THREADS = 128
 DTYPES = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32}
@@ -90,7 +91,7 @@ class Problem:
         return out, lse
 
 
-def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, np.ndarray, object]:
+def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, np.ndarray, Any]:
     shape = (len(problem.lengths), problem.q_len, problem.heads)
     guard = 64  # elements after each result, which must stay as they are
     out = np.full(int(np.prod(shape)) * problem.latent_dim + guard, -77.0).astype(DTYPES[dtype])
@@ -114,20 +115,21 @@ def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, 
         problem.group_rows, problem.groups, problem.splits, problem.kv_block, problem.capacity,
         problem.latent_dim,
     )  # fmt: skip
-    counters = open_device(device).launch(
-        "merge",
-        f"jax_mla_merge_{dtype}",
+    launch = Launch(
+        source="merge",
+        kernel=f"jax_mla_merge_{dtype}",
         grid=(problem.heads, problem.q_len, len(problem.lengths)),
         threads=THREADS,
-        arguments=lambda at: pack([*(("P", at.get(name, 0)) for name in names), *numbers]),
         arrays=arrays,
+        arguments=lambda at: pack([*(("P", at.get(name, 0)) for name in names), *numbers]),
     )
+    counters = run_on(device, launch)
     assert (out[-guard:].astype(np.float32) == -77).all() and (lse[-guard:] == -77).all()
     out = out[:-guard].reshape(*shape, problem.latent_dim)
     return out, lse[:-guard].reshape(shape), counters
 
 
-def check(problem: Problem, device: str, dtype: str = "f32") -> object:
+def check(problem: Problem, device: str, dtype: str = "f32") -> Any:
     out, lse, counters = run(problem, device, dtype)
     expected_out, expected_lse = problem.expected()
     empty = np.isneginf(expected_lse)
@@ -236,7 +238,7 @@ def test_each_byte_is_moved_once(device: str) -> None:
     problem = Problem([100, 20, 0], heads=4, splits=5)
     counters = check(problem, device)
     used = len(problem.rows())
-    traffic = counters.traffic  # type: ignore[attr-defined]
+    traffic = counters.traffic
     rows = 3 * 4
     assert traffic["partial"].read_total == traffic["partial"].read_distinct == used * 512 * 4
     assert traffic["partial_lse"].read_total == used * 4
