@@ -32,7 +32,7 @@ def plans(draw: Any) -> HeadPlan:
     return heads.plan(MI300X, count, 1, BF16, BF16, "split", table=(one,))[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(plans())
 def test_undo_of_apply_changes_nothing(plan: HeadPlan) -> None:
     shape = (2, 3, plan.heads, 2)

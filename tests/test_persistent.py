@@ -120,7 +120,7 @@ def test_xla_equals_the_oracle(name: str, units: int) -> None:
         check(lengths, plan, got)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 600), min_size=6, max_size=6), st.sampled_from([1, 4, 80]))
 def test_xla_equals_the_oracle_on_any_lengths(lengths: list[int], units: int) -> None:
     """Few shapes, so that few programs are compiled; many cuts."""

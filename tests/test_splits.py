@@ -49,7 +49,7 @@ def test_it_is_total(batch: int, capacity: int, units: int, block: int) -> None:
     assert splits == 2 or (splits - 1) * block < capacity  # no split but the second is idle
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     heads=st.integers(1, 128),
     q_len=st.integers(1, 4),
