@@ -21,31 +21,38 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _add_explain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--heads", type=int, default=4, help="query heads (4)")
-    parser.add_argument("--q-len", type=int, default=1, help="query tokens per sequence (1)")
+    parser.add_argument("--heads", type=_positive, default=4, help="query heads (4)")
+    parser.add_argument("--q-len", type=_positive, default=1, help="query tokens per sequence (1)")
     parser.add_argument("--dtypes", choices=kernel_page.DTYPES, default="bf16", help="q-cache")
     parser.add_argument("--mode", choices=MODES, default="split")
-    parser.add_argument("--batch", type=int, default=32, help="sequences (32)")
-    parser.add_argument("--tokens", type=int, default=8192, help="of a full sequence (8192)")
-    parser.add_argument("--page-size", type=int, default=64, help="tokens of a page (64)")
+    parser.add_argument("--batch", type=_positive, default=32, help="sequences (32)")
+    parser.add_argument("--tokens", type=_positive, default=8192, help="of a full sequence (8192)")
+    parser.add_argument("--page-size", type=_positive, default=64, help="tokens of a page (64)")
     parser.add_argument("--arch", help="gfx942 or gfx950; default: the GPU here, or gfx942")
-    parser.add_argument("--compute-units", type=int, help="of --arch (MI300X's, MI355X's)")
+    parser.add_argument("--compute-units", type=_positive, help="of --arch (MI300X's, MI355X's)")
     parser.add_argument("--implementation", choices=IMPLEMENTATIONS, default="asm")
     parser.add_argument("--head-plan", choices=HEAD_PLANS)
-    parser.add_argument("--num-kv-splits", type=int)
+    parser.add_argument("--num-kv-splits", type=_positive)
     parser.add_argument("--page", action="store_true", help="print docs/kernels.md")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {number}")
+    return number
 
 
 def _explain(options: argparse.Namespace) -> int:
     if options.page:
         print(kernel_page.page(), end="")
         return 0
-    target = resolve(None, "rocm")
-    if options.arch is not None:
-        target = kernel_page.TARGETS.get(options.arch) or Target(options.arch, 1)
-    if options.compute_units is not None:
-        target = Target(target.arch, options.compute_units)
     try:
+        target = resolve(None, "rocm")
+        if options.arch is not None:
+            target = kernel_page.TARGETS.get(options.arch) or Target(options.arch, 1)
+        if options.compute_units is not None:
+            target = Target(target.arch, options.compute_units)
         said = explain_sizes(
             options.heads,
             target=target,

@@ -35,8 +35,8 @@ for 32 sequences of at most 8192 tokens in pages of 64. `python -m jax_mla expla
 * *launches*: per layer. The token indices, and the plan of persistent mode, are made once a step.
 * *bytes*: read and written by all launches, every access counted, over what has to be (cache,
   table, q and results once), with all sequences full. Derived, not measured.
-* Only kernels that were right against float64 in emulation are used. "No right run" marks cells for
-  which AITER has others alone.
+* Only kernels that were right against float64 in emulation are used. Where AITER has none, or none
+  of that kind, the call is not served; `explain` says which.
 """
 
 
@@ -76,10 +76,11 @@ def _lines() -> Iterator[str]:
 
 def _all_cells(target: Target) -> Iterator[tuple[object, ...]]:
     for dtypes, mode, q_len in itertools.product(DTYPES, kernels.MODES, Q_LENS):
-        cells = [(heads, _cells(target, heads, dtypes, mode, q_len)) for heads in HEADS]
-        if len({text for _, text in cells}) == 1:  # refused, whatever the heads
-            cells = [("any", cells[0][1])]  # type: ignore[list-item]
-        for heads, text in cells:
+        cells = {heads: _cells(target, heads, dtypes, mode, q_len) for heads in HEADS}
+        if len(set(cells.values())) == 1:  # refused, whatever the heads
+            yield (dtypes, mode, q_len, "any", *cells[HEADS[0]])
+            continue
+        for heads, text in cells.items():
             yield (dtypes, mode, q_len, heads, *text)
 
 
@@ -89,9 +90,8 @@ def _cells(target: Target, heads: int, dtypes: str, mode: str, q_len: int) -> tu
         said = explain_sizes(
             heads, target=target, dtypes=dtypes, q_len=q_len, mode=mode, implementation="asm"
         )
-    except NotImplementedError as error:
-        reason = "no right run" if "no run" in str(error) else "no such kernel"
-        return reason, *[""] * (len(_COLUMNS) - 1)
+    except NotImplementedError:
+        return "not served", *[""] * (len(_COLUMNS) - 1)
     return _served(said)
 
 

@@ -177,3 +177,12 @@ def test_command_line_refuses_with_a_reason_and_a_status() -> None:
     result = subprocess.run(command, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (1, "")
     assert "it serves: mode 'persistent' with q_len 1, 2, 3, 4" in result.stderr
+
+
+def test_command_line_names_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(["explain", "--arch", "mi300x"]) == 1
+    assert "arch: expected 'gfx942', 'gfx950' or 'sm_NN', got 'mi300x'" in capsys.readouterr().err
+    for name in ("--page-size", "--batch", "--compute-units"):
+        with pytest.raises(SystemExit):
+            __main__.main(["explain", name, "0"])
+        assert f"argument {name}: expected a positive number, got 0" in capsys.readouterr().err

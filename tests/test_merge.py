@@ -216,6 +216,18 @@ def test_empty_parts_weigh_nothing(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("part", [0, 2, 4])
+def test_nan_comes_out(part: int, device: str) -> None:
+    """Of a cache or queries that hold it: in the rows that it belongs to, and in no other."""
+    problem = Problem([100, 100, 16], splits=5)
+    problem.lse[0, :, part] = np.nan
+    problem.lse[2, :, 0] = np.nan  # the only part there is
+    out, lse, _ = run(problem, device)
+    assert np.isnan(out[[0, 2]]).all() and np.isnan(lse[[0, 2]]).all()
+    assert np.isfinite(out[1]).all() and np.isfinite(lse[1]).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_lengths_are_clamped(device: str) -> None:
     check(Problem([-5, 2**31 - 1, 10**6], capacity=40, splits=4), device)
 

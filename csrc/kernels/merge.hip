@@ -66,7 +66,8 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
     }
     block_sync();
     f32 new_top = top;
-    for (i32 i = 0; i < count; ++i) new_top = weights[i] > new_top ? weights[i] : new_top;
+    // Negated, so that NaN is not passed over: it must come out.
+    for (i32 i = 0; i < count; ++i) new_top = !(weights[i] <= new_top) ? weights[i] : new_top;
     if (new_top == -kInfinity) continue;  // nothing but empty parts so far
     const f32 decay = exp(top - new_top);
     sum *= decay;
@@ -84,10 +85,11 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
   }
 
   const i64 row = (static_cast<i64>(sequence) * a.q_len + query) * a.heads + head;
-  f32 factor = total > 0.0f ? 1.0f / total : 0.0f;
+  const bool empty = total == 0.0f;
+  f32 factor = empty ? 0.0f : 1.0f / total;
   if (a.out_scale != nullptr) factor *= *a.out_scale;
   if (active) store(row * a.latent_dim + column, sum * factor);
-  if (thread == 0) a.lse[row] = total > 0.0f ? top + log(total) : -kInfinity;
+  if (thread == 0) a.lse[row] = empty ? -kInfinity : top + log(total);
 }
 
 }  // namespace
