@@ -26,6 +26,7 @@ class Records:
     """What ran between two points in time; filled in at the second."""
 
     launches: list[LaunchRecord] = field(default_factory=list)
+    module_loads: list[list[str]] = field(default_factory=list)  # the names of each one's kernels
     graph_launches: int = 0
     graph_nodes: int = 0  # that ran, those of child graphs included
     copies: int = 0

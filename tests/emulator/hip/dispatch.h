@@ -39,6 +39,7 @@ class CodeObject {
   CodeObject& operator=(const CodeObject&) = delete;
 
   const Kernel* kernel(const std::string& name) const;
+  const std::map<std::string, Kernel>& kernels() const { return kernels_; }
 
   // Address of a device variable, which any kernel may then read and write; or null.
   void* variable(const std::string& name, size_t* bytes);

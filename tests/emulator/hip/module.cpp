@@ -10,6 +10,7 @@
 
 #include "bundle.h"
 #include "error.h"
+#include "records.h"
 #include "settings.h"
 
 namespace hip {
@@ -97,6 +98,7 @@ HIP_API hipError_t hipModuleLoadData(hipModule_t* out, const void* image) {
   auto module = std::make_unique<Module>();
   module->code = load(image);
   if (!module->code) return fail(hipErrorInvalidImage);
+  record_module_load(*module->code);
   *out = reinterpret_cast<hipModule_t>(module.get());
   registry().modules[module.get()] = std::move(module);
   return hipSuccess;

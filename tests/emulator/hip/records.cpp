@@ -14,6 +14,7 @@ namespace {
 struct Records {
   bool recording = false;
   std::string launches;
+  std::string module_loads;  // the names of each one's kernels
   size_t graph_launches = 0, graph_nodes = 0;
   size_t copies = 0, bytes_copied = 0;
   size_t fills = 0, bytes_filled = 0;
@@ -112,6 +113,16 @@ void record_graph_node() {
   ++records.graph_nodes;
 }
 
+void record_module_load(const CodeObject& code) {
+  std::lock_guard lock(mutex);
+  if (!records.recording) return;
+  std::string names;
+  for (const auto& [name, kernel] : code.kernels()) {
+    names += (names.empty() ? "" : ", ") + quoted(name);
+  }
+  records.module_loads += (records.module_loads.empty() ? "[" : ", [") + names + "]";
+}
+
 void record_copy(size_t bytes) {
   std::lock_guard lock(mutex);
   ++records.copies;
@@ -142,6 +153,7 @@ HIP_API const char* jax_mla_emulator_stop_recording() {
   records.recording = false;
   text = Object()
              .raw("launches", "[" + records.launches + "]")
+             .raw("module_loads", "[" + records.module_loads + "]")
              .number("graph_launches", records.graph_launches)
              .number("graph_nodes", records.graph_nodes)
              .number("copies", records.copies)

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 
+#include "dispatch.h"
 #include "emu.h"
 #include "launch.h"
 
@@ -13,6 +14,7 @@ namespace hip {
 void record_launch(const Launch& launch, const emu_counters& counters);
 void record_graph_launch();
 void record_graph_node();
+void record_module_load(const CodeObject& code);
 void record_copy(size_t bytes);
 void record_fill(size_t bytes);
 
