@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests run on: ROCm, real or emulated, if they are marked `rocm`, else what JAX finds."""
+"""What tests run on: a GPU, real or emulated, if they are marked for it, else what JAX finds."""
 
 import os
 import sys
@@ -8,9 +8,12 @@ import pytest
 from emulator import environment, jax_plugin
 
 HELP = (
-    "cpu: the tests that need no ROCm (default). rocm: those that do, on the devices there are. "
-    "rocm-emulated or rocm-emulated:gfx950: the same on an emulated MI300X or MI355X."
+    "cpu: the tests that need no GPU (default). rocm: those marked `gpu` or `rocm`, on the devices "
+    "there are. rocm-emulated or rocm-emulated:gfx950: the same on an emulated MI300X or MI355X. "
+    "cuda: those marked `gpu`, on an NVIDIA GPU."
 )
+# The marks of the tests that run on each; on the others, those without one.
+_MARKS = {"rocm": ("gpu", "rocm"), "rocm-emulated": ("gpu", "rocm"), "cuda": ("gpu",)}
 
 
 def _has_kernel_driver() -> bool:
@@ -30,8 +33,10 @@ def emulated_arch(config: pytest.Config) -> str | None:
     return (arch or environment.ARCHS[0]) if name == "rocm-emulated" else None
 
 
-def on_rocm(config: pytest.Config) -> bool:
-    return config.getoption("--platform").startswith("rocm")
+def _name(config: pytest.Config) -> str:
+    """--platform without the emulated arch."""
+    name: str = config.getoption("--platform").partition(":")[0]
+    return name
 
 
 def restart_if_emulated(config: pytest.Config) -> None:
@@ -51,8 +56,12 @@ def restart_if_emulated(config: pytest.Config) -> None:
 
 def choose(config: pytest.Config) -> None:
     platform = config.getoption("--platform")
-    if platform.partition(":")[0] not in ("cpu", "rocm", "rocm-emulated"):
+    if _name(config) != "cpu" and _name(config) not in _MARKS:
         raise pytest.UsageError(f"--platform {platform}: {HELP}")
+    if platform == "cuda":
+        import jax
+
+        jax.config.update("jax_platforms", "cuda,cpu")
     if platform == "rocm":
         if environment.active_arch():
             raise pytest.UsageError("--platform rocm never means the emulator")
@@ -65,17 +74,22 @@ def choose(config: pytest.Config) -> None:
 
 def description(config: pytest.Config) -> str:
     """The device by name, never a real one's for an emulated one."""
-    if not on_rocm(config):
+    if _name(config) == "cpu":
         return "JAX's default"
     if arch := environment.active_arch():
         return f"emulated {arch}"
     import jax
 
-    return jax.devices("rocm")[0].device_kind
+    kind: str = jax.devices(_name(config))[0].device_kind
+    return kind
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = on_rocm(config)
-    other = [item for item in items if bool(item.get_closest_marker("rocm")) != wanted]
-    config.hook.pytest_deselected(items=other)
-    items[:] = [item for item in items if bool(item.get_closest_marker("rocm")) == wanted]
+    wanted = _MARKS.get(_name(config), ())
+
+    def runs(item: pytest.Item) -> bool:
+        marks = {mark for mark in ("gpu", "rocm") if item.get_closest_marker(mark)}
+        return bool(marks.intersection(wanted)) if wanted else not marks
+
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = [item for item in items if runs(item)]

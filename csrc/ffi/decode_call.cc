@@ -2,84 +2,19 @@
 #include "ffi/decode_call.h"
 
 #include <optional>
-#include <vector>
 
-#include "ffi/error.h"
+#include "ffi/buffers.h"
 
 namespace jax_mla {
 namespace {
 
 namespace ffi = xla::ffi;
 
-using Shape = std::vector<int64_t>;
-
+constexpr char kOp[] = "decode";
 constexpr int64_t kWorkFields = 8;
-constexpr int64_t kAny = -1;  // a dimension that the operand itself decides
-
-std::string Text(const Shape& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    if (i > 0) text += ", ";
-    text += shape[i] == kAny ? "any" : std::to_string(shape[i]);
-  }
-  return text + "]";
-}
 
 bool IsFp8(ffi::DataType dtype) {
   return dtype == ffi::DataType::F8E4M3FN || dtype == ffi::DataType::F8E4M3FNUZ;
-}
-
-// Checks shape and dtype of `buffer`; `dtype` empty leaves the dtype to the caller.
-ffi::Error Check(const char* name, const ffi::AnyBuffer& buffer, const Shape& expected,
-                 std::optional<ffi::DataType> dtype) {
-  const auto dims = buffer.dimensions();
-  const Shape got(dims.begin(), dims.end());
-  bool fits = got.size() == expected.size();
-  for (size_t i = 0; fits && i < got.size(); ++i) {
-    fits = expected[i] == kAny || expected[i] == got[i];
-  }
-  if (!fits) {
-    return InvalidArgument("jax_mla decode: ", name, ": expected shape ", Text(expected), ", got ",
-                           Text(got));
-  }
-  if (dtype && buffer.element_type() != *dtype) {
-    return InvalidArgument("jax_mla decode: ", name, ": expected dtype ", *dtype, ", got ",
-                           buffer.element_type());
-  }
-  return ffi::Error::Success();
-}
-
-// Hands out operands (or results) in order, each checked by name.
-template <typename Remaining>
-class Reader {
- public:
-  explicit Reader(Remaining buffers) : buffers_(buffers) {}
-
-  ffi::Error Next(const char* name, const Shape& expected, std::optional<ffi::DataType> dtype,
-                  std::optional<ffi::AnyBuffer>& buffer) {
-    if (next_ >= buffers_.size()) return InvalidArgument("jax_mla decode: ", name, ": missing");
-    if constexpr (std::is_same_v<Remaining, ffi::RemainingArgs>) {
-      buffer = *buffers_.template get<ffi::AnyBuffer>(next_++);
-    } else {
-      buffer = **buffers_.template get<ffi::AnyBuffer>(next_++);
-    }
-    return Check(name, *buffer, expected, dtype);
-  }
-
-  ffi::Error Done(const char* what) const {
-    if (next_ == buffers_.size()) return ffi::Error::Success();
-    return InvalidArgument("jax_mla decode: expected ", next_, " ", what, ", got ",
-                           buffers_.size());
-  }
-
- private:
-  Remaining buffers_;
-  size_t next_ = 0;
-};
-
-template <typename T>
-T* Data(const std::optional<ffi::AnyBuffer>& buffer) {
-  return static_cast<T*>(buffer->untyped_data());
 }
 
 ffi::Error CheckAttributes(const DecodeAttributes& a) {
@@ -121,7 +56,7 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
   JAX_MLA_RETURN_IF_ERROR(CheckAttributes(attributes));
   call = {};
 
-  Reader in(operands);
+  Buffers in(kOp, operands);
   std::optional<ffi::AnyBuffer> buffer;
   JAX_MLA_RETURN_IF_ERROR(in.Next("q", {kAny, kAny, kAny, kAny}, std::nullopt, buffer));
   call.q = Data<void>(buffer);
@@ -183,9 +118,9 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
     JAX_MLA_RETURN_IF_ERROR(in.Next("kv_scale", {}, kF32, buffer));
     call.kv_scale = Data<float>(buffer);
   }
-  JAX_MLA_RETURN_IF_ERROR(in.Done("operands"));
+  JAX_MLA_RETURN_IF_ERROR(in.Done());
 
-  Reader rets(results);
+  Buffers rets(kOp, results);
   call.out_dtype = IsFp8(call.q_dtype) ? ffi::DataType::BF16 : call.q_dtype;
   JAX_MLA_RETURN_IF_ERROR(rets.Next("out", {call.batch, call.q_len, attributes.heads, kAny},
                                     call.out_dtype, buffer));
@@ -204,7 +139,7 @@ ffi::Error DecodeCustomCall(ffi::RemainingArgs operands, ffi::RemainingRets resu
   JAX_MLA_RETURN_IF_ERROR(
       rets.Next("workspace", {call.workspace_bytes}, ffi::DataType::U8, buffer));
   call.workspace = Data<uint8_t>(buffer);
-  return rets.Done("results");
+  return rets.Done();
 }
 
 }  // namespace jax_mla

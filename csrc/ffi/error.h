@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "gpu/status.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jax_mla {
@@ -18,6 +19,12 @@ xla::ffi::Error MakeError(xla::ffi::ErrorCode code, const Parts&... parts) {
 template <typename... Parts>
 xla::ffi::Error InvalidArgument(const Parts&... parts) {
   return MakeError(xla::ffi::ErrorCode::kInvalidArgument, parts...);
+}
+
+// What only the machine at hand can say, a missing driver for one.
+inline xla::ffi::Error FailedPrecondition(const char* op, const Status& status) {
+  return MakeError(xla::ffi::ErrorCode::kFailedPrecondition, "jax_mla ", op, ": ", status.reason(),
+                   " (`python -m jax_mla doctor` looks for the cause)");
 }
 
 // Returns from the enclosing function if `expression` is an error.

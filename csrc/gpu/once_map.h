@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+
+namespace jax_mla {
+
+// Values made once for each key, by the thread that asks first. Others wait for that key alone;
+// once a value is there, asking takes a shared lock and allocates nothing. Values stay where they
+// are until the process ends.
+template <typename Key, typename Value>
+class OnceMap {
+ public:
+  template <typename Make>
+  const Value& Get(const Key& key, Make make) {
+    Entry& entry = Find(key);
+    std::call_once(entry.made, [&] { entry.value = make(); });
+    return entry.value;
+  }
+
+ private:
+  struct Entry {
+    std::once_flag made;
+    Value value;
+  };
+
+  Entry& Find(const Key& key) {
+    {
+      std::shared_lock lock(mutex_);
+      const auto found = entries_.find(key);
+      if (found != entries_.end()) return *found->second;
+    }
+    std::unique_lock lock(mutex_);
+    std::unique_ptr<Entry>& entry = entries_[key];
+    if (entry == nullptr) entry = std::make_unique<Entry>();
+    return *entry;
+  }
+
+  std::shared_mutex mutex_;
+  std::map<Key, std::unique_ptr<Entry>> entries_;
+};
+
+}  // namespace jax_mla
