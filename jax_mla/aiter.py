@@ -120,7 +120,9 @@ def discover(arch: str) -> Installation:
 
     allow_unknown = os.environ.get("JAX_MLA_AITER_UNKNOWN") == "allow"
     objects: dict[str, CodeObject] = {}
-    refused = {k.file: f"{folder}/{arch}/mla/{TABLE} does not list {k.file}.co" for k in _rows(arch)}
+    refused = {
+        k.file: f"{folder}/{arch}/mla/{TABLE} does not list {k.file}.co" for k in _rows(arch)
+    }
     for file, symbol in listed.items():
         try:
             found = _judge(folder, arch, file, symbol, allow_unknown=allow_unknown)

@@ -137,9 +137,7 @@ def _notes(notes: bytes) -> Iterator[tuple[tuple[bytes, int], bytes]]:
         position = text_at + text_size + -text_size % 4
 
 
-def _check_descriptor(
-    content: bytes, segments: list[tuple[Any, ...]], image: KernelImage
-) -> None:
+def _check_descriptor(content: bytes, segments: list[tuple[Any, ...]], image: KernelImage) -> None:
     """The kernel and its descriptor are defined, and the descriptor says what the metadata says."""
     entry, _ = _defined(content, image.symbol)
     descriptor, size = _defined(content, image.symbol + ".kd")
