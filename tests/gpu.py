@@ -23,7 +23,7 @@ class Launch:
     """A launch on arrays that are device memory while it runs.
 
     Attributes:
-      source: name of the file in csrc/kernels.
+      source: name of the file in csrc/kernels, or what gives the compiled code for a target.
       kernel: name of the kernel in it.
       grid: blocks.
       threads: of a block.
@@ -31,7 +31,7 @@ class Launch:
       arguments: makes the argument block out of the arrays' addresses.
     """
 
-    source: str
+    source: str | Callable[[str], bytes]
     kernel: str
     grid: tuple[int, int, int]
     threads: int
@@ -41,7 +41,7 @@ class Launch:
 
 def run_on(device: str, launch: Launch) -> Counters | None:
     """Runs on one of DEVICES, the gfx ones emulated, which count; skips where there is none."""
-    if not _native.device_code():
+    if isinstance(launch.source, str) and not _native.device_code():
         pytest.skip("the extension was built without device code (JAX_MLA_DEVICE=none)")
     if device in AMD:
         return _run_emulated(device, launch)
@@ -60,14 +60,20 @@ def pack(fields: list[Any]) -> bytes:
     return block + b"\0" * (-len(block) % 8)
 
 
+def _code(launch: Launch, arch: str) -> bytes:
+    if not isinstance(launch.source, str):
+        return launch.source(arch)
+    _, code = _native.device_code()[launch.source, arch]
+    return code
+
+
 def _run_emulated(arch: str, launch: Launch) -> Counters:
     """Every access is held against the arrays; waits, barriers and initialisation are checked."""
     machine = Machine(arch, waits=2, uninitialised=True)
     for name, array in launch.arrays.items():
         machine.register(array, name, writable=array.flags.writeable)
     addresses = {name: array.ctypes.data for name, array in launch.arrays.items()}
-    _, code = _native.device_code()[launch.source, arch]
-    return machine.load(code).launch(
+    return machine.load(_code(launch, arch)).launch(
         launch.kernel,
         grid=launch.grid,
         block=(launch.threads, 1, 1),
@@ -85,8 +91,7 @@ def _run_on_nvidia(launch: Launch) -> None:
         call("cuMemAlloc_v2", ctypes.byref(pointer), size)
         call("cuMemcpyHtoD_v2", pointer, host, size)
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
-    _, code = _native.device_code()[launch.source, arch]
-    call("cuModuleLoadData", ctypes.byref(module), code)
+    call("cuModuleLoadData", ctypes.byref(module), _code(launch, arch))
     call("cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode())
     block = launch.arguments({name: pointer.value for name, pointer in pointers.items()})
     parameters = (ctypes.c_void_p * 1)(ctypes.cast(block, ctypes.c_void_p))

@@ -96,15 +96,13 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
 
 KERNEL(kMergeThreads, 4) jax_mla_merge_bf16(MergeArguments a) {
   Merge(a, [&](i64 at, f32x4 x) {
-    const u16x4 bits = {bf16_bits(x[0]), bf16_bits(x[1]), bf16_bits(x[2]), bf16_bits(x[3])};
-    *reinterpret_cast<u16x4*>(static_cast<u16*>(a.out) + at) = bits;
+    *reinterpret_cast<bf16x4*>(static_cast<bf16*>(a.out) + at) = to_bf16(x);
   });
 }
 
 KERNEL(kMergeThreads, 4) jax_mla_merge_f16(MergeArguments a) {
   Merge(a, [&](i64 at, f32x4 x) {
-    const u16x4 bits = {f16_bits(x[0]), f16_bits(x[1]), f16_bits(x[2]), f16_bits(x[3])};
-    *reinterpret_cast<u16x4*>(static_cast<u16*>(a.out) + at) = bits;
+    *reinterpret_cast<f16x4*>(static_cast<f16*>(a.out) + at) = to_f16(x);
   });
 }
 
