@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from device_compiler import TARGETS, device_code
+from emulator.machine import Machine
 from gpu import AMD, DEVICES, Launch, pack, run_on
 
 SOURCE = Path(__file__).parent / "primitives.hip"
@@ -82,6 +83,34 @@ def assert_same_bits(got: np.ndarray, expected: np.ndarray) -> None:
 def test_compiles_without_spills_and_newer_ptx(arch: str) -> None:
     """Also where no GPU runs it. The tool that compiles checks it."""
     assert device_code(SOURCE, arch)
+
+
+INSTRUCTIONS = {
+    "gfx942": """v_cvt_pk_f32_fp8 v_cvt_pk_fp8_f32 v_mfma_f32_16x16x16_bf16 v_mfma_f32_16x16x16_f16
+        v_mfma_f32_16x16x32_fp8_fp8 global_load_lds_dword""",
+    "gfx950": """v_cvt_pk_f32_fp8 v_cvt_pk_fp8_f32 v_cvt_pk_bf16_f32 v_cvt_pk_f16_f32
+        v_mfma_f32_16x16x16_bf16 v_mfma_f32_16x16x16_f16 v_mfma_f32_16x16x32_bf16
+        v_mfma_f32_16x16x32_f16 v_mfma_f32_16x16x32_fp8_fp8 global_load_lds_dwordx4""",
+    "sm_80": """cvt.rn.bf16x2.f32 cvt.rn.f16x2.f32 cp.async.cg.shared.global
+        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+        mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32""",
+    "sm_90a": """cvt.rn.bf16x2.f32 cvt.rn.f16x2.f32 cp.async.cg.shared.global
+        cvt.rn.f16x2.e4m3x2 cvt.rn.satfinite.e4m3x2.f32
+        mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+        mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32""",
+}
+
+
+@pytest.mark.parametrize("arch", TARGETS)
+def test_the_best_instructions_are_used(arch: str) -> None:
+    """Right results would come from others as well, slowly."""
+    code = device_code(SOURCE, arch)
+    if arch in AMD:
+        texts = [text for _, text, _ in Machine(arch).load(code).disassemble()]
+    else:
+        texts = code.decode().splitlines()
+    used = {word for text in texts for word in text.split()[:1]}
+    assert set(INSTRUCTIONS[arch].split()) <= used
 
 
 @on_devices

@@ -12,8 +12,8 @@
 //                                    else is too large becomes the largest number
 //   shuffle(x, lane)                 x of that lane of the wave
 //   shuffle_xor<mask>(x)             x of lane_id() ^ mask
-//   multiply_add(a, b, c)            a b + c of a wave, on tiles described below; the largest for
-//                                    bf16 and f16 has depth kMatrixDepth
+//   multiply_add(a, b, c)            a b + c of a wave, on tiles described below: bf16 and f16 of
+//                                    depth 16 and, the fastest, kMatrixDepth; on AMD fp8 of 32
 //   operand_row(i),                  where element i of a lane's Operand lies in its tile
 //     operand_column<depth>(i)
 //   result_row(i), result_column(i)  and of its Result
@@ -21,8 +21,9 @@
 //                                    lane's `from` to shared memory, lane after lane from the
 //                                    wave's `to` on; lanes that are not there leave gaps
 //   copy_commit()                    the copies since the last one are a group
-//   copy_wait<groups, copies>()      until at most so many groups, the youngest, are on their way,
-//                                    of so many copies each; block_sync shows them to other waves
+//   copy_wait<groups, copies>()      until no more than the youngest `groups` are on their way, of
+//                                    exactly `copies` copies each; block_sync then shows what has
+//                                    come to the other waves
 //
 // All lanes of the wave take part in shuffles, reductions and matrix instructions.
 #pragma once
