@@ -39,12 +39,20 @@ KERNEL(kThreads, 1) extremes(const f32* x, const f32* y, f32* largest, f32* smal
   smallest[i] = min(x[i], y[i]);
 }
 
-KERNEL(kThreads, 1) from_bf16(const bf16x4* x, f32x4* y) { y[global_id()] = to_f32(x[global_id()]); }
-KERNEL(kThreads, 1) from_f16(const f16x4* x, f32x4* y) { y[global_id()] = to_f32(x[global_id()]); }
-KERNEL(kThreads, 1) from_fp8(const fp8x4* x, f32x4* y) { y[global_id()] = to_f32(x[global_id()]); }
-KERNEL(kThreads, 1) into_bf16(const f32x4* x, bf16x4* y) { y[global_id()] = to_bf16(x[global_id()]); }
-KERNEL(kThreads, 1) into_f16(const f32x4* x, f16x4* y) { y[global_id()] = to_f16(x[global_id()]); }
-KERNEL(kThreads, 1) into_fp8(const f32x4* x, fp8x4* y) { y[global_id()] = to_fp8(x[global_id()]); }
+#define FROM(type)                                                    \
+  KERNEL(kThreads, 1) from_##type(const type##x4* x, f32x4* values) { \
+    values[global_id()] = to_f32(x[global_id()]);                     \
+  }
+#define INTO(type)                                                    \
+  KERNEL(kThreads, 1) into_##type(const f32x4* values, type##x4* x) { \
+    x[global_id()] = to_##type(values[global_id()]);                  \
+  }
+FROM(bf16)
+FROM(f16)
+FROM(fp8)
+INTO(bf16)
+INTO(f16)
+INTO(fp8)
 
 // --- Lanes ---
 
@@ -108,6 +116,49 @@ MULTIPLY(fp8, 32)
 #ifdef __gfx950__
 MULTIPLY(bf16, 32)
 MULTIPLY(f16, 32)
+#endif
+
+// A tile [16, depth] from shared memory, and the transpose of one [depth, 16]: rows lie apart, and
+// the odd ones have pieces of 16 bytes in pairs the other way round.
+template <bool transposed, typename Element, u32 depth>
+DEVICE void load(const Element* tile, Element* out) {
+  constexpr u32 kPiece = 16 / sizeof(Element), kRows = transposed ? depth : 16;
+  constexpr u32 kColumns = transposed ? 16 : depth, kStride = kColumns + kPiece;
+  SHARED __attribute__((aligned(16))) Element shared[kRows * kStride];
+  const auto at = [&](u32 row, u32 column) {
+    return shared + row * kStride + (column ^ row % 2 * kPiece);
+  };
+  for (u32 i = thread_id(); i < kRows * kColumns; i += kWaveSize) {
+    *at(i / kColumns, i % kColumns) = tile[i];
+  }
+  block_sync();
+  Operand<Element, depth> x;
+  if constexpr (transposed) {
+    x = load_transposed<Element, depth>(at);
+  } else {
+    x = load_operand<Element, depth>(at);
+  }
+  for (u32 i = 0; i < sizeof(x) / sizeof(Element); ++i) {
+    out[operand_row(i) * depth + operand_column<depth>(i)] = x[i];
+  }
+}
+
+#define LOAD(name, transposed, Element, depth)                                           \
+  KERNEL(kWaveSize, 1) name##_##Element##_##depth(const Element* tile, Element* out) {    \
+    load<transposed, Element, depth>(tile, out);                                         \
+  }
+LOAD(load, false, bf16, 16)
+LOAD(load, false, f16, 16)
+LOAD(load_transposed, true, bf16, 16)
+LOAD(load_transposed, true, f16, 16)
+#ifdef __AMDGCN__
+LOAD(load, false, fp8, 32)
+#endif
+#ifdef __gfx950__
+LOAD(load, false, bf16, 32)
+LOAD(load, false, f16, 32)
+LOAD(load_transposed, true, bf16, 32)
+LOAD(load_transposed, true, f16, 32)
 #endif
 
 // --- Asynchronous copies ---

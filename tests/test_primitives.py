@@ -90,12 +90,15 @@ INSTRUCTIONS = {
         v_mfma_f32_16x16x32_fp8_fp8 global_load_lds_dword""",
     "gfx950": """v_cvt_pk_f32_fp8 v_cvt_pk_fp8_f32 v_cvt_pk_bf16_f32 v_cvt_pk_f16_f32
         v_mfma_f32_16x16x16_bf16 v_mfma_f32_16x16x16_f16 v_mfma_f32_16x16x32_bf16
-        v_mfma_f32_16x16x32_f16 v_mfma_f32_16x16x32_fp8_fp8 global_load_lds_dwordx4""",
+        v_mfma_f32_16x16x32_f16 v_mfma_f32_16x16x32_fp8_fp8
+        ds_read_b64_tr_b16 global_load_lds_dwordx4""",
     "sm_80": """cvt.rn.bf16x2.f32 cvt.rn.f16x2.f32 cp.async.cg.shared.global
+        ldmatrix.sync.aligned.m8n8.x4.shared.b16 ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16
         mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
         mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32""",
     "sm_90a": """cvt.rn.bf16x2.f32 cvt.rn.f16x2.f32 cp.async.cg.shared.global
         cvt.rn.f16x2.e4m3x2 cvt.rn.satfinite.e4m3x2.f32
+        ldmatrix.sync.aligned.m8n8.x4.shared.b16 ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16
         mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
         mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32""",
 }
@@ -340,6 +343,22 @@ def test_products(exact: bool, device: str, kernel: str) -> None:
     else:
         bound = (depth + 2) * 2.0**-23 * (abs(a) @ abs(b) + abs(c))
         assert (abs(d - expected) <= bound).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "kernel"),
+    [(device, f"load_{kernel}") for device, kernel in MATRIX]
+    + [(device, f"load_transposed_{kernel}") for device, kernel in MATRIX if "fp8" not in kernel],
+)
+def test_operands_from_shared_memory(device: str, kernel: str) -> None:
+    *_, name, depth = kernel.split("_")
+    dtype = np.uint8 if name == "fp8" else np.uint16
+    rows = np.random.default_rng(0).permutation(16 * int(depth)).astype(dtype)
+    rows = rows.reshape(16, int(depth))
+    tile = np.ascontiguousarray(rows.T) if "transposed" in kernel else rows
+    out = poisoned(rows.shape, dtype)
+    run(device, kernel, [tile], [out], threads=wave_size(device))
+    np.testing.assert_array_equal(out, rows)
 
 
 # --- Asynchronous copies ---

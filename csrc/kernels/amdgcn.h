@@ -95,6 +95,30 @@ DEVICE u32 operand_column(u32 i) {
 DEVICE u32 result_row(u32 i) { return lane_id() / 16 * 4 + i; }
 DEVICE u32 result_column(u32) { return lane_id() % 16; }
 
+template <typename Element, u32 depth, typename At>
+DEVICE Operand<Element, depth> load_operand(At at) {
+  using Part = Operand<Element, depth>;
+  return *reinterpret_cast<const Part*>(at(operand_row(0), operand_column<depth>(0)));
+}
+
+template <typename Element, u32 depth, typename At>
+DEVICE Operand<Element, depth> load_transposed(At at) {
+  static_assert(sizeof(Element) == 2);
+  Operand<Element, depth> x;
+#ifdef __gfx950__
+  // Of 4 rows of 16, that 16 lanes point to piece by piece, each of these gets a column.
+  for (u32 i = 0; i < depth / 4; i += 4) {
+    using Lds = __attribute__((address_space(3))) vector<short, 4>;
+    const u32 row = operand_column<depth>(i) + lane_id() % 16 / 4;
+    const auto part = __builtin_amdgcn_ds_read_tr16_b64_v4i16((Lds*)at(row, lane_id() % 4 * 4));
+    for (u32 j = 0; j < 4; ++j) x[i + j] = __builtin_bit_cast(vector<Element, 4>, part)[j];
+  }
+#else
+  for (u32 i = 0; i < depth / 4; ++i) x[i] = *at(operand_column<depth>(i), operand_row(i));
+#endif
+  return x;
+}
+
 DEVICE Result multiply_add(Operand<bf16, 16> a, Operand<bf16, 16> b, Result c) {
   using Bits = vector<short, 4>;
   return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(Bits, a),

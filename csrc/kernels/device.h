@@ -12,14 +12,25 @@
 //                                    else is too large becomes the largest number
 //   shuffle(x, lane)                 x of that lane of the wave
 //   shuffle_xor<mask>(x)             x of lane_id() ^ mask
-//   multiply_add(a, b, c)            a b + c of a wave, on tiles described below: bf16 and f16 of
-//                                    depth 16 and, the fastest, kMatrixDepth; on AMD fp8 of 32
-//   operand_row(i),                  where element i of a lane's Operand lies in its tile
+//
+// Matrix instructions of a wave, on tiles that lie spread over its lanes (Operand, Result):
+//
+//   multiply_add(a, b, c)            a b + c: bf16 and f16 of depth 16 and, the fastest,
+//                                    kMatrixDepth; on AMD fp8 of depth 32
+//   operand_row(i),                  where element i of the lane's Operand lies in its tile
 //     operand_column<depth>(i)
 //   result_row(i), result_column(i)  and of its Result
-//   copy_async(to, from)             copies kCopyBytes for each lane: from global memory at the
-//                                    lane's `from` to shared memory, lane after lane from the
-//                                    wave's `to` on; lanes that are not there leave gaps
+//   load_operand<Element, depth>     an Operand from a tile [16, depth] in shared memory, where
+//     (at)                           at(row, column) points to an element. 16 bytes of a row, from
+//                                    a multiple of 16 on, must lie together
+//   load_transposed<Element, depth>  the same from a tile [depth, 16], of 16-bit elements
+//     (at)
+//
+// Copies from global to shared memory, past the registers:
+//
+//   copy_async(to, from)             copies kCopyBytes for each lane: from the lane's `from` to its
+//                                    place after the wave's `to`, where lanes follow each other;
+//                                    lanes that do not take part leave gaps
 //   copy_commit()                    the copies since the last one are a group
 //   copy_wait<groups, copies>()      until no more than the youngest `groups` are on their way, of
 //                                    exactly `copies` copies each; block_sync then shows what has

@@ -78,6 +78,12 @@ DEVICE fp8x4 to_fp8(f32x4 x) {
 }
 #endif
 
+// The address that instructions of shared memory take.
+DEVICE u32 shared_address(const void* pointer) {
+  using Shared = const __attribute__((address_space(3))) void;
+  return static_cast<u32>(reinterpret_cast<u64>((Shared*)pointer));
+}
+
 // --- Matrix instructions ---
 
 constexpr u32 kMatrixDepth = 16;
@@ -91,6 +97,35 @@ DEVICE u32 operand_column(u32 i) {
 }
 DEVICE u32 result_row(u32 i) { return i / 2 % 2 * 8 + lane_id() / 4; }
 DEVICE u32 result_column(u32 i) { return i / 4 * 8 + lane_id() % 4 * 2 + i % 2; }
+
+// Four matrices of 8 x 8, one to each word of the result; lanes 8 i to 8 i + 7 point to the rows of
+// matrix i.
+template <bool transposed>
+DEVICE u32x4 load_matrices(const void* row) {
+  u32 x[4];
+  if constexpr (transposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  }
+  return u32x4{x[0], x[1], x[2], x[3]};
+}
+template <typename Element, u32 depth, typename At>
+DEVICE Operand<Element, depth> load_operand(At at) {
+  const u32 row = lane_id() / 16 * 8 + lane_id() % 8, column = lane_id() / 8 % 2 * 8;
+  return __builtin_bit_cast(Operand<Element, depth>, load_matrices<false>(at(row, column)));
+}
+template <typename Element, u32 depth, typename At>
+DEVICE Operand<Element, depth> load_transposed(At at) {
+  const u32 row = lane_id() / 8 % 2 * 8 + lane_id() % 8, column = lane_id() / 16 * 8;
+  return __builtin_bit_cast(Operand<Element, depth>, load_matrices<true>(at(row, column)));
+}
 
 // One instruction makes 8 of the 16 columns; it takes the quarters of a column by column.
 #define MULTIPLY_ADD(Element, type)                                                              \
@@ -115,11 +150,10 @@ MULTIPLY_ADD(f16, "f16")
 constexpr u32 kCopyBytes = 16;
 
 DEVICE void copy_async(void* wave_destination, const void* source) {
-  using Shared = __attribute__((address_space(3))) char;
-  const auto destination = (Shared*)wave_destination + lane_id() * kCopyBytes;
+  const u32 destination = shared_address(wave_destination) + lane_id() * kCopyBytes;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                :
-               : "r"(static_cast<u32>(reinterpret_cast<u64>(destination))), "l"(source)
+               : "r"(destination), "l"(source)
                : "memory");
 }
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
