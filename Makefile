@@ -39,11 +39,12 @@ rocm-shell: $(VENV)/rocm
 test-full: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto
 
-# The oldest supported JAX, in an environment of its own. The emulator does not depend on it.
+# The oldest supported JAX, in an environment of its own. Neither the emulator depends on it nor do
+# kernels that are launched without it.
+DEVICE_TESTS := merge primitives expand plan_kernel pointers
 test-oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pytest -n auto -m "not full" \
-	  --ignore-glob="tests/test_emulator_*" --ignore=tests/test_merge.py \
-	  --ignore=tests/test_primitives.py
+	  --ignore-glob="tests/test_emulator_*" $(DEVICE_TESTS:%=--ignore=tests/test_%.py)
 
 # The example's loader and paths against transformers, which needs PyTorch for the CPU.
 test-hf: .venv-hf/ready
