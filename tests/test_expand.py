@@ -148,11 +148,20 @@ def test_the_same_as_xla(page_size: int, batch: int, device: str) -> None:
 @pytest.mark.parametrize("device", AMD)
 @pytest.mark.parametrize("page_size", [1, 16, 17, 1500])
 def test_each_byte_is_moved_once(page_size: int, device: str) -> None:
-    """Of the table what is in use; the cost follows the tokens present, not the capacity."""
-    problem = Problem([100, 3 * page_size, 0, 2100], page_size, pages_per_seq=3000)
+    """Of the table what is in use."""
+    problem = Problem([100, 3 * page_size, 0, 2100], page_size, 4500 // page_size)
     counters = check(problem, device, blocks=3)
     assert counters is not None
     table, indices = counters.traffic["page_indices"], counters.traffic["kv_indices"]
     assert table.read_total == table.read_distinct == 4 * sum(problem.pages())
     assert indices.written_total == indices.written_distinct == 4 * sum(problem.clamped())
     assert counters.traffic["kv_indptr"].written_total == 4 * 5
+
+
+@pytest.mark.parametrize("device", AMD)
+def test_the_cost_follows_the_tokens(device: str) -> None:
+    """And not the capacity."""
+    narrow, wide = (Problem([100, 0, 900], page_size=16, pages_per_seq=n) for n in (60, 3000))
+    narrow_counters, wide_counters = check(narrow, device), check(wide, device)
+    assert narrow_counters is not None and wide_counters is not None
+    assert narrow_counters.instructions == wide_counters.instructions

@@ -7,8 +7,8 @@ namespace jax_mla {
 // A paged table becomes packed token indices (CSR), what AITER's kernels take: the token at `slot`
 // of page `page` is row page * page_size + slot of the pool. Lengths are clamped to
 // 0 .. pages_per_seq * page_size and page ids to 0 .. num_pages - 1. Entries of page_indices beyond
-// a sequence's length are not read, entries of kv_indices from kv_indptr[batch] on are not written:
-// what reads them is wrong, as the kernels stay within a sequence's own range.
+// a sequence's length are not read. Entries of kv_indices from kv_indptr[batch] on are not written:
+// nothing may read them, and AITER's kernels do not, whose bound is the end of the sequence.
 struct ExpandArguments {
   const int* lengths;       // [batch], tokens of each sequence
   const int* page_indices;  // [batch, pages_per_seq]
@@ -30,12 +30,12 @@ constexpr int ExpandTilePages(int page_size) {
   return page_size < kExpandTile ? kExpandTile / page_size : 1;
 }
 
-// Blocks to a sequence: one for each tile of a full sequence, but no more than fill the GPU, or 8
-// where there are many sequences, of which one may be much longer than the others.
+// Blocks to a sequence: one for each tile of a full sequence, but not many more than fill the GPU;
+// some even where sequences alone would fill it, since one may be much longer than the others.
 constexpr int ExpandBlocks(int batch, int pages_per_seq, int page_size) {
   const int tile = ExpandTilePages(page_size);
   const int tiles = pages_per_seq / tile + (pages_per_seq % tile != 0);
-  const int enough = batch < 256 ? 2048 / batch : 8;
+  const int enough = 8 + 2048 / batch;
   return tiles < 1 ? 1 : tiles < enough ? tiles : enough;
 }
 

@@ -9,6 +9,9 @@ namespace jax_mla {
 namespace {
 
 constexpr u32 kThreads = kExpandThreads;
+static_assert(ExpandTilePages(1) == kExpandTile && ExpandTilePages(kExpandTile + 1) == 1);
+static_assert(ExpandBlocks(1, 100 * kExpandTile + 1, 1) == 101, "a block to each tile");
+static_assert(ExpandBlocks(4096, 1 << 20, 1) == 8 && ExpandBlocks(4096, 1, 16) == 1);
 
 DEVICE u32 Length(const ExpandArguments& a, u32 sequence) {
   const i32 capacity = a.pages_per_seq * a.page_size;
