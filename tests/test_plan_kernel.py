@@ -137,6 +137,16 @@ def test_tails_around_the_queries(blocks: list[int], data: Any, device: str) -> 
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_last_piece_too_short_to_stand_alone(pieces: int, device: str) -> None:
+    """A block beyond so many loads of 60: the piece before takes it, and leaves no room."""
+    lengths = [16 * 60 * pieces + 1, 16 * (60 - 1 - 2 * 16)]
+    _, _, reduce_indptr = run(lengths, Plan(1, 2, 16, pieces + 1), device)[0]
+    assert reduce_indptr.tolist() == [0, pieces, pieces + 1]
+    check(lengths, Plan(1, 2, 16, pieces + 1), device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "plan", [Plan(1, 1, 16, 304), Plan(2, 4, 64, 80)], ids=["one group", "two"]
 )

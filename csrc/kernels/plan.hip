@@ -35,7 +35,7 @@ DEVICE i32 SequenceOf(const PlanArguments& a, i32 job) {
   return static_cast<u32>(job) / static_cast<u32>(a.groups);
 }
 
-// Blocks that a unit takes of one sequence, in every thread.
+// Blocks that a unit takes of one sequence, in every thread; 0 if there are no keys at all.
 DEVICE i32 Load(const PlanArguments& a, i32 (&sums)[kThreads]) {
   i32 total = 0;
   for (i32 i = thread_id(); i < a.batch; i += kThreads) {
@@ -43,8 +43,7 @@ DEVICE i32 Load(const PlanArguments& a, i32 (&sums)[kThreads]) {
     if (length > 0) total += CeilDivide(length, a.block) + kOverhead;
   }
   block_scan(total, sums);
-  total = sums[kThreads - 1] * a.groups;
-  return total > 0 ? CeilDivide(total, a.units) : 1;
+  return CeilDivide(sums[kThreads - 1] * a.groups, a.units);
 }
 
 DEVICE Job JobOf(const PlanArguments& a, i32 number) {
