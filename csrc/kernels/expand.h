@@ -8,7 +8,7 @@ namespace jax_mla {
 // of page `page` is row page * page_size + slot of the pool. Lengths are clamped to
 // 0 .. pages_per_seq * page_size and page ids to 0 .. num_pages - 1. Entries of page_indices beyond
 // a sequence's length are not read. Entries of kv_indices from kv_indptr[batch] on are not written:
-// nothing may read them, and AITER's kernels do not, whose bound is the end of the sequence.
+// nothing may read them, and AITER's kernels do not: they stop at the end of a sequence.
 struct ExpandArguments {
   const int* lengths;       // [batch], tokens of each sequence
   const int* page_indices;  // [batch, pages_per_seq]
