@@ -2,77 +2,96 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include "aiter/code_objects.h"
 #include "ffi/handlers.h"
 #include "ffi/merge.h"
 #include "gpu/device_code.h"
 #include "gpu/driver.h"
+#include "workspace.h"
 
 namespace nb = nanobind;
 
-namespace jax_mla {
 namespace {
 
-Platform ParsePlatform(const std::string& name) {
-  if (name == "rocm") return Platform::kRocm;
-  if (name == "cuda") return Platform::kCuda;
-  throw nb::value_error(("platform: expected 'rocm' or 'cuda', got '" + name + "'").c_str());
+using jax_mla::Platform;
+
+nb::capsule Capsule(XLA_FFI_Handler* handler) {
+  return nb::capsule(reinterpret_cast<void*>(handler));
+}
+
+void AddStaged(nb::dict& handlers, const char* op, Platform platform,
+               jax_mla::StagedHandler (*make)(Platform)) {
+  const char* name = platform == Platform::kRocm ? "rocm" : "cuda";
+  const jax_mla::StagedHandler handler = make(platform);
+  nb::dict stages;
+  stages["initialize"] = Capsule(handler.initialize);
+  stages["execute"] = Capsule(handler.execute);
+  const std::string target = std::string("jax_mla_") + op + "_" + name + "_v1";
+  handlers[target.c_str()] = nb::make_tuple(name, stages);
+}
+
+nb::dict Handlers() {
+  nb::dict handlers;
+  handlers["jax_mla_append_cpu_v1"] = nb::make_tuple("cpu", Capsule(jax_mla::AppendHandler()));
+  AddStaged(handlers, "metadata", Platform::kRocm, jax_mla::MetadataHandler);
+  AddStaged(handlers, "decode_asm", Platform::kRocm, jax_mla::DecodeAsmHandler);
+  for (const Platform platform : {Platform::kRocm, Platform::kCuda}) {
+    AddStaged(handlers, "decode_kernel", platform, jax_mla::DecodeKernelHandler);
+    AddStaged(handlers, "merge", platform, jax_mla::MergeHandler);
+  }
+  return handlers;
+}
+
+nb::list Launches() {
+  nb::list launches;
+  if (!jax_mla::EmbeddedDeviceCode().empty()) launches.append(nb::make_tuple("rocm", "asm"));
+  return launches;
+}
+
+nb::dict DeviceCode() {
+  nb::dict codes;
+  for (const jax_mla::DeviceCode& code : jax_mla::EmbeddedDeviceCode()) {
+    codes[nb::make_tuple(code.name, code.arch)] = nb::make_tuple(
+        code.sha256, nb::bytes(reinterpret_cast<const char*>(code.bytes), code.size));
+  }
+  return codes;
+}
+
+nb::tuple Driver(const std::string& platform) {
+  if (platform != "rocm" && platform != "cuda") {
+    throw nb::value_error(("platform: expected 'rocm' or 'cuda', got '" + platform + "'").c_str());
+  }
+  std::string reason;
+  const jax_mla::Driver* driver =
+      jax_mla::Driver::Find(platform == "rocm" ? Platform::kRocm : Platform::kCuda, &reason);
+  return nb::make_tuple(driver != nullptr, driver ? driver->library() : reason);
+}
+
+void AddCodeObject(const std::string& sha256, const std::string& file, const std::string& arch,
+                   const std::string& symbol, nb::bytes content) {
+  jax_mla::aiter::AddCodeObject(sha256, file, arch, symbol, {content.c_str(), content.size()});
+}
+
+nb::tuple CarveWorkspace(int64_t rows, int64_t latent_dim, bool pointers) {
+  const jax_mla::Workspace w = jax_mla::CarveWorkspace(rows, latent_dim, pointers);
+  return nb::make_tuple(w.pointers, w.partial, w.partial_lse, w.bytes);
 }
 
 }  // namespace
 
 NB_MODULE(_native, m) {
   m.attr("ffi_api") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
-
-  m.def(
-      "handlers",
-      [] {
-        const auto capsule = [](XLA_FFI_Handler* handler) {
-          return nb::capsule(reinterpret_cast<void*>(handler));
-        };
-        const auto entry = [=](const char* platform, XLA_FFI_Handler* handler) {
-          return nb::make_tuple(platform, capsule(handler));
-        };
-        const auto staged = [=](const char* platform, const StagedHandler& handler) {
-          nb::dict stages;
-          stages["initialize"] = capsule(handler.initialize);
-          stages["execute"] = capsule(handler.execute);
-          return nb::make_tuple(platform, stages);
-        };
-        nb::dict handlers;
-        handlers["jax_mla_append_cpu_v1"] = entry("cpu", AppendHandler());
-        handlers["jax_mla_decode_rocm_v1"] = entry("rocm", DecodeHandler());
-        handlers["jax_mla_decode_cuda_v1"] = entry("cuda", DecodeHandler());
-        handlers["jax_mla_merge_rocm_v1"] = staged("rocm", MergeHandler(Platform::kRocm));
-        handlers["jax_mla_merge_cuda_v1"] = staged("cuda", MergeHandler(Platform::kCuda));
-        return handlers;
-      },
-      "FFI handlers: name to (platform as in lowering, capsule or dictionary of stages).");
-
-  m.def(
-      "launches", [] { return nb::list(); },
-      "(platform, implementation) pairs of decode that this build has device code for.");
-
-  m.def(
-      "driver",
-      [](const std::string& platform) {
-        std::string reason;
-        const Driver* driver = Driver::Find(ParsePlatform(platform), &reason);
-        return nb::make_tuple(driver != nullptr, driver ? driver->library() : reason);
-      },
-      "Whether the driver of 'rocm' or 'cuda' is there, and its library or the reason. Asked before "
-      "JAX has looked for devices, it may find another library than JAX's plugin brings.");
-
-  m.def(
-      "device_code",
-      [] {
-        nb::dict codes;
-        for (const DeviceCode& code : EmbeddedDeviceCode()) {
-          codes[nb::make_tuple(code.name, code.arch)] = nb::make_tuple(
-              code.sha256, nb::bytes(reinterpret_cast<const char*>(code.bytes), code.size));
-        }
-        return codes;
-      },
-      "Compiled kernels: (source, arch) to (SHA-256, bytes).");
+  m.def("handlers", Handlers,
+        "FFI handlers: name to (platform as in lowering, capsule or dictionary of stages).");
+  m.def("launches", Launches,
+        "(platform, implementation) pairs of decode that this build has device code for.");
+  m.def("device_code", DeviceCode, "Compiled kernels: (source, arch) to (SHA-256, bytes).");
+  m.def("driver", Driver,
+        "Whether the driver of 'rocm' or 'cuda' is there, and its library or the reason. Asked "
+        "before JAX has looked for devices, it may find another library than JAX's plugin brings.");
+  m.def("add_code_object", AddCodeObject, nb::arg("sha256"), nb::arg("file"), nb::arg("arch"),
+        nb::arg("symbol"), nb::arg("content"),
+        "Makes one of AITER's code objects known to the handlers, by its hash.");
+  m.def("carve_workspace", CarveWorkspace, nb::arg("rows"), nb::arg("latent_dim"),
+        nb::arg("pointers"), "jax_mla.workspace.carve as the handlers have it, for tests.");
 }
-
-}  // namespace jax_mla

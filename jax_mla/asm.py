@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jax_mla import heads, kernels, persistent
+from jax_mla import heads, kernels, persistent, workspace
 from jax_mla.call import Call, Unserved, check_fp8
 from jax_mla.heads import HeadPlan
 from jax_mla.kernels import Kernel
@@ -32,6 +32,7 @@ class AsmPlan:
       works: the persistent plan; None in split mode.
       partials: (sequence, group, part) triples that have partial results.
       workspace_bytes: of the partial results of every row.
+      row_argument: what the kernel takes for "number of rows".
     """
 
     kernel: Kernel
@@ -41,6 +42,7 @@ class AsmPlan:
     works: persistent.Plan | None
     partials: Any
     workspace_bytes: Any
+    row_argument: int
 
     @property
     def cuts(self) -> str:
@@ -93,10 +95,12 @@ def plan(
     else:
         splits, works = 1, _works(call, target, kernel, layout, num_kv_splits)
         partials = works.max_works(call.batch)
-    workspace = partials * layout.group_heads * call.partial_bytes
-    if isinstance(workspace, int) and workspace >= _MAX_BYTES:
-        raise Unserved(f"expected a workspace below 2**32 bytes, got {workspace}")
-    return AsmPlan(kernel, layout, mode, splits, works, partials, workspace)
+    rows = partials * call.q_len * layout.group_heads
+    size = workspace.carve(rows, call.latent_dim, pointers=works is not None).bytes
+    if isinstance(size, int) and size >= _MAX_BYTES:
+        raise Unserved(f"expected a workspace below 2**32 bytes, got {size}")
+    row_argument = layout.group_heads * (call.q_len if kernel.row_argument == "rows" else 1)
+    return AsmPlan(kernel, layout, mode, splits, works, partials, size, row_argument)
 
 
 def _check_operands(call: Call, target: Target) -> None:

@@ -36,7 +36,7 @@ class HeadPlan:
     groups: int = 1
     kind: str = "native"
     extra_bytes: int = 0
-    reason: str = "the kernel takes any number of heads"
+    reason: str = ""
 
     @property
     def group_heads(self) -> int:
@@ -131,11 +131,6 @@ def plan(
         )
     extra = (padded - heads) * width * q_dtype.itemsize
     return kernel, HeadPlan(heads, padded, stride, groups, kind, extra, words)
-
-
-def unpadded(heads: int) -> HeadPlan:
-    """For kernels that take any number of heads."""
-    return HeadPlan(heads, heads)
 
 
 def _unpadded(kernel: Kernel, heads: int) -> HeadPlan:

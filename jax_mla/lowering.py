@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_mla import asm, heads, native, xla
+from jax_mla import aiter, asm, native, workspace, xla
 from jax_mla.call import Call, Unserved, check_fp8
+from jax_mla.kernels import Kernel
 from jax_mla.metadata import metadata_arrays
 from jax_mla.splits import default_num_kv_splits
 from jax_mla.target import Target
@@ -78,7 +79,6 @@ def decode(
 
     assert target is not None
     operands = (q, kv_pages, lengths, page_indices)
-    name = f"jax_mla_decode_{platform}_v1"
     if choice.asm is not None:
         metadata = metadata or metadata_arrays(
             lengths,
@@ -87,33 +87,11 @@ def decode(
             num_pages=call.num_pages,
             works=choice.asm.works,
         )
-        return _custom_call(
-            name,
-            call,
-            (*operands, *metadata, *scales),
-            choice.asm.heads,
-            scale=scale,
-            num_kv_splits=choice.asm.num_kv_splits,
-            workspace_bytes=choice.asm.workspace_bytes,
-            implementation="asm",
-            mode=mode,
-            target=target,
-        )
+        return _decode_asm(call, operands, metadata, scales, choice.asm, scale, target)
     splits = num_kv_splits or default_num_kv_splits(
         call.batch, call.capacity, compute_units=target.compute_units
     )
-    return _custom_call(
-        name,
-        call,
-        (*operands, *scales),
-        heads.unpadded(call.heads),
-        scale=scale,
-        num_kv_splits=splits,
-        workspace_bytes=call.batch * splits * call.heads * call.partial_bytes,
-        implementation="kernel",
-        mode="split",
-        target=target,
-    )
+    return _decode_kernel(call, (*operands, *scales), splits, scale, platform, target)
 
 
 def make_call(q: Any, kv_pages: Any, page_indices: Any, latent_dim: int) -> Call:
@@ -180,13 +158,12 @@ def choose(
             elif name == "kernel":
                 assert target is not None
                 _check_kernel(call, target)
+            if implementation is None:
+                _check_here(platform, name, plan)
         except Unserved as error:
             refused[name] = str(error)
 
     if implementation is None:
-        for name in candidates:
-            if name not in refused and name != "xla" and (platform, name) not in native.LAUNCHES:
-                refused[name] = _why_not_ready(platform)
         chosen = next(name for name in candidates if name not in refused)
     else:
         chosen = implementation
@@ -210,8 +187,14 @@ def _check_kernel(call: Call, target: Target) -> None:
     check_fp8(call, target)
 
 
-def _why_not_ready(platform: str) -> str:
-    return native.ABSENT or f"this version of jax_mla has no device code for {platform}"
+def _check_here(platform: str, name: str, plan: asm.AsmPlan | None) -> None:
+    """Refuses what this installation cannot launch."""
+    if name != "xla" and (platform, name) not in native.LAUNCHES:
+        raise Unserved(
+            native.ABSENT or f"this build of jax_mla has no device code of {name!r} for {platform}"
+        )
+    if name == "asm" and plan is not None:
+        aiter.find(plan.kernel)
 
 
 @functools.cache
@@ -221,25 +204,92 @@ def _warn_fallback(platform: str, chosen: str, reason: str) -> None:
     )
 
 
+def _decode_asm(
+    call: Call,
+    operands: tuple[jax.Array, ...],
+    metadata: tuple[jax.Array, ...],
+    scales: tuple[jax.Array, ...],
+    plan: asm.AsmPlan,
+    scale: float,
+    target: Target,
+) -> tuple[jax.Array, jax.Array]:
+    """The custom call of AITER's kernels, which says all that the handler has to know of them."""
+    q, *others = operands
+    # Constants of the program, so that no launch makes them.
+    steps = [_multiples(call.batch, call.q_len)]
+    if plan.mode == "split":
+        steps.append(_multiples(call.batch, plan.num_kv_splits))
+    return _custom_call(
+        "jax_mla_decode_asm_rocm_v1",
+        call,
+        (plan.heads.apply(q), *others, *metadata, *steps, *scales),
+        plan.workspace_bytes,
+        heads=np.int64(plan.heads.heads),
+        padded_heads=np.int64(plan.heads.padded_heads),
+        head_stride=np.int64(plan.heads.head_stride),
+        mode=plan.mode,
+        num_kv_splits=np.int64(plan.num_kv_splits),
+        scale=np.float32(scale),
+        arch=target.arch,
+        compute_units=np.int64(target.compute_units),
+        code_object=_code_object(plan.kernel),
+        workgroup_rows=np.int64(plan.kernel.rows),
+        row_argument=np.int64(plan.row_argument),
+        kv_block=np.int64(plan.kernel.kv_block),
+        scale_out=plan.kernel.kv_scale == "scores",
+    )
+
+
+def _multiples(batch: Any, step: int) -> Any:
+    """int32 `[batch + 1]`: 0, step, 2 * step and so on."""
+    if isinstance(batch, int):
+        return np.arange(batch + 1, dtype=np.int32) * np.int32(step)
+    return jax.lax.iota(jnp.int32, batch + 1) * step
+
+
+def _code_object(kernel: Kernel) -> str:
+    """SHA-256 of the file to launch: the one that is here, or else the one of the table."""
+    try:
+        return aiter.find(kernel).sha256
+    except Unserved:
+        return kernel.sha256
+
+
+def _decode_kernel(
+    call: Call,
+    operands: tuple[jax.Array, ...],
+    num_kv_splits: int,
+    scale: float,
+    platform: str,
+    target: Target,
+) -> tuple[jax.Array, jax.Array]:
+    """The custom call of our own kernels, which take any number of heads."""
+    rows = call.batch * num_kv_splits * call.q_len * call.heads
+    return _custom_call(
+        f"jax_mla_decode_kernel_{platform}_v1",
+        call,
+        operands,
+        workspace.carve(rows, call.latent_dim).bytes,
+        heads=np.int64(call.heads),
+        num_kv_splits=np.int64(num_kv_splits),
+        scale=np.float32(scale),
+        arch=target.arch,
+        compute_units=np.int64(target.compute_units),
+    )
+
+
 def _custom_call(
     name: str,
     call: Call,
     operands: tuple[jax.Array, ...],
-    layout: heads.HeadPlan,
-    *,
-    scale: float,
-    num_kv_splits: int,
     workspace_bytes: Any,
-    implementation: str,
-    mode: str,
-    target: Target,
+    **attributes: Any,
 ) -> tuple[jax.Array, jax.Array]:
-    """GPU custom call v1: real heads come out; the workspace is a result that nobody reads.
+    """Real heads come out; the workspace is a result that nobody reads.
 
     The name and the attributes are a file format once a program is exported. Attributes are typed
     strictly, hence the NumPy scalars.
     """
-    q, *others = operands
     rows = (call.batch, call.q_len, call.heads)
     out, lse, _ = jax.ffi.ffi_call(
         name,
@@ -248,17 +298,5 @@ def _custom_call(
             jax.ShapeDtypeStruct(rows, jnp.float32),
             jax.ShapeDtypeStruct((workspace_bytes,), jnp.uint8),
         ),
-    )(
-        layout.apply(q),
-        *others,
-        heads=np.int64(layout.heads),
-        padded_heads=np.int64(layout.padded_heads),
-        head_stride=np.int64(layout.head_stride),
-        implementation=implementation,
-        mode=mode,
-        num_kv_splits=np.int64(num_kv_splits),
-        scale=np.float32(scale),
-        arch=target.arch,
-        compute_units=np.int64(target.compute_units),
-    )
+    )(*operands, **attributes)
     return out, lse

@@ -12,7 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jax.interpreters import xla as xla_interpreter
 
-from jax_mla import asm, compat, persistent, sharding, xla
+from jax_mla import asm, compat, native, persistent, sharding, xla
 from jax_mla.call import Call, Unserved
 from jax_mla.kernels import MODES
 from jax_mla.target import Target, resolve
@@ -256,9 +256,18 @@ def _abstract(
     num_pages: int,
     works: persistent.Plan | None,
 ) -> Any:
-    batch, pages_per_seq = page_indices.shape
     # Derived from an operand, which keeps what it varies over. The packed indices mix sequences, so
     # no sharding of the batch survives.
+    return [
+        lengths.update(shape=s, sharding=lengths.sharding.update(spec=jax.P(*[None] * len(s))))
+        for s in _shapes(page_indices, page_size, works)
+    ]
+
+
+def _shapes(
+    page_indices: Any, page_size: int, works: persistent.Plan | None
+) -> list[tuple[Any, ...]]:
+    batch, pages_per_seq = page_indices.shape
     shapes: list[tuple[Any, ...]] = [(batch + 1,), (batch * pages_per_seq * page_size,)]
     if works is not None:
         shapes += [
@@ -266,10 +275,7 @@ def _abstract(
             (works.max_works(batch), persistent.WORK_FIELDS),
             (batch * works.groups + 1,),
         ]
-    return [
-        lengths.update(shape=s, sharding=lengths.sharding.update(spec=jax.P(*[None] * len(s))))
-        for s in shapes
-    ]
+    return shapes
 
 
 # --- Lowerings ------------------------------------------------------------------------------------
@@ -291,7 +297,35 @@ def _arrays(
     return indptr, indices, *persistent.make_plan(indptr, works)
 
 
+def _arrays_on_rocm(
+    lengths: jax.Array,
+    page_indices: jax.Array,
+    *,
+    page_size: int,
+    num_pages: int,
+    works: persistent.Plan | None,
+) -> tuple[jax.Array, ...]:
+    """One launch, and in persistent mode a second."""
+    batch = lengths.shape[0]
+    if ("rocm", "asm") not in native.LAUNCHES or (isinstance(batch, int) and batch == 0):
+        return _arrays(lengths, page_indices, page_size=page_size, num_pages=num_pages, works=works)
+    plan = {} if works is None else dataclasses.asdict(works)
+    fields = {name: np.int64(plan.get(name, 0)) for name in ("groups", "q_len", "block", "units")}
+    shapes = _shapes(page_indices, page_size, works)
+    arrays = jax.ffi.ffi_call(
+        "jax_mla_metadata_rocm_v1", [jax.ShapeDtypeStruct(s, jnp.int32) for s in shapes]
+    )(
+        lengths,
+        page_indices,
+        page_size=np.int64(page_size),
+        num_pages=np.int64(num_pages),
+        **fields,
+    )
+    return tuple(arrays)
+
+
 mlir.register_lowering(mla_metadata_p, sharding.lower_fun(_arrays))
+mlir.register_lowering(mla_metadata_p, sharding.lower_fun(_arrays_on_rocm), platform="rocm")
 
 # --- Transforms -----------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ import re
 
 import jax
 
+from jax_mla import aiter, kernels
+
 # FFI registration wants other platform names than lowering; "rocm" would be queued under a key that
 # no plugin ever reads.
 _FFI_PLATFORM = {"cpu": "cpu", "rocm": "ROCM", "cuda": "CUDA"}
@@ -27,7 +29,7 @@ def _runtime_ffi_api() -> tuple[int, int]:
 
 
 def _load() -> tuple[frozenset[tuple[str, str]], str | None]:
-    """Registers the handlers; returns what they can launch, and the reason if nothing was loaded.
+    """Registers handlers and code objects; returns what they can launch, or why there are none.
 
     A handler that is newer than the running jaxlib would take the backend down with it, so the
     versions are compared before anything is registered.
@@ -44,6 +46,12 @@ def _load() -> tuple[frozenset[tuple[str, str]], str | None]:
         )
     for name, (platform, handler) in extension.handlers().items():
         jax.ffi.register_ffi_target(name, handler, platform=_FFI_PLATFORM[platform])
+    # Now, since a program that was exported or cached runs without being lowered here.
+    for arch in kernels.ARCHES:
+        for found in aiter.discover(arch).objects.values():
+            extension.add_code_object(
+                found.sha256, found.file, found.arch, found.symbol, found.content
+            )
     return frozenset(extension.launches()), None
 
 

@@ -67,11 +67,12 @@ def make(
     capacity: int = 192,
     seed: int = 0,
     finite: bool = False,
+    first_row: bool = False,
 ) -> Case:
     """A case whose pool, table and tails hold NaN and absurd pages wherever they may.
 
     lengths default to empty, shorter than q_len, one, about a page, and the whole capacity. finite
-    leaves the pool without NaN.
+    leaves the pool without NaN, first_row its first row, which AITER's kernels read.
     """
     rng = np.random.default_rng(seed)
     pages_per_seq = -(-capacity // page_size)
@@ -91,6 +92,7 @@ def make(
         for slot in range(used):
             live[table[row, slot], : length - slot * page_size] = True
         table[row, used:] = ABSURD_PAGE
+    live[0, 0] |= first_row
     if not finite:
         pool[~live] = np.nan
     scales = {}

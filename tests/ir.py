@@ -41,13 +41,14 @@ def operations(lowered: Any) -> list[str]:
     return [op.name for op in _walk(lowered.compiler_ir("stablehlo").operation)]
 
 
-def custom_calls(lowered: Any) -> list[Call]:
+def custom_calls(lowered: Any, prefix: str = "jax_mla_decode_") -> list[Call]:
+    """Those of this package whose targets begin with `prefix`."""
     module = lowered.compiler_ir("stablehlo")
     return [
         _call(op)
         for op in _walk(module.operation)
         if op.name == "stablehlo.custom_call"
-        and op.attributes["call_target_name"].value.startswith("jax_mla_decode_")
+        and op.attributes["call_target_name"].value.startswith(prefix)
     ]
 
 

@@ -11,7 +11,7 @@ import jax
 import pytest
 
 import jax_mla
-from jax_mla import Target, __main__, native
+from jax_mla import Target, __main__, aiter, native
 from jax_mla.explain import Explanation, explain_sizes
 
 MI300X, MI355X = Target("gfx942", 304), Target("gfx950", 256)
@@ -130,12 +130,14 @@ def test_it_says_what_is_lowered(heads: int, q_len: int, mode: str) -> None:
 
 
 def test_why_the_better_ones_were_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "LAUNCHES", frozenset())
     said = explain_sizes(4, target=MI300X)
     assert said.implementation == "xla" and said.asm is None and said.bytes_moved is None
     assert set(said.passed_over) == {"asm", "kernel"}
-    assert "no device code for rocm" in said.passed_over["asm"]
+    assert "no device code of 'asm' for rocm" in said.passed_over["asm"]
 
     monkeypatch.setattr(native, "LAUNCHES", frozenset({("rocm", "asm"), ("rocm", "kernel")}))
+    monkeypatch.setattr(aiter, "find", lambda kernel: kernel)
     assert explain_sizes(4, target=MI300X).passed_over == {}
     said = explain_sizes(4, target=MI300X, dtypes="bf16-fp8")
     assert said.implementation == "kernel"

@@ -159,10 +159,3 @@ def test_rows_are_not_padded(count: int, target: Target, q: Any) -> None:
 def test_rows_that_no_kernel_takes(count: int, options: dict[str, Any], message: str) -> None:
     with pytest.raises(Unserved, match=f"head_plan='rows': .*{message}"):
         plan(count, head_plan="rows", **options)
-
-
-def test_unpadded_is_the_identity() -> None:
-    q = jnp.ones((1, 1, 5, 8))
-    layout = heads.unpadded(5)
-    assert layout.apply(q) is q
-    np.testing.assert_array_equal(layout.undo(q), q)

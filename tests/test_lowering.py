@@ -16,7 +16,8 @@ import pytest
 from jax import export
 
 import jax_mla
-from jax_mla import Target, lowering, native
+from jax_mla import Target, aiter, kernels, lowering, native
+from jax_mla.call import Unserved
 
 MI300X = Target("gfx942", 304)
 MI355X = Target("gfx950", 256)
@@ -47,7 +48,7 @@ def only_call(lowered: Any) -> ir.Call:
 def test_rocm_pads_the_heads(heads: int, padded: int, stride: int, target: Target) -> None:
     lowered = ir.lower(case(heads), "rocm", implementation="asm", target=target)
     call = only_call(lowered)
-    assert call.target == "jax_mla_decode_rocm_v1"
+    assert call.target == "jax_mla_decode_asm_rocm_v1"
     assert call.operands[0] == ((2, 1, padded, 576), "bf16")
     # Real heads come out: nothing is left to slice.
     assert call.results[:2] == [((2, 1, heads, 512), "bf16"), ((2, 1, heads), "f32")]
@@ -73,15 +74,21 @@ def test_attributes_and_operands_of_the_call(target: Target) -> None:
     attributes = dict(call.attributes)
     value, kind = attributes.pop("scale").split(" : ")
     assert kind == "f32" and np.float32(value) == np.float32(cases.SCALE)
+    bf16 = one.q.dtype
+    kernel = kernels.select(target.arch, bf16, bf16, "split", q_len=1, heads=4)
     assert attributes == {
         "arch": f'"{target.arch}"',
+        "code_object": f'"{kernel.sha256}"',
         "compute_units": f"{target.compute_units} : i64",
         "head_stride": "4 : i64",
         "heads": "4 : i64",
-        "implementation": '"asm"',
+        "kv_block": "64 : i64",
         "mode": '"split"',
         "num_kv_splits": "7 : i64",
         "padded_heads": "16 : i64",
+        "row_argument": "16 : i64",
+        "scale_out": "false",
+        "workgroup_rows": "16 : i64",
     }
     pages = one.kv_pages.shape[0]
     assert call.operands == [
@@ -91,7 +98,10 @@ def test_attributes_and_operands_of_the_call(target: Target) -> None:
         ((2, 10), "i32"),
         ((3,), "i32"),
         ((320,), "i32"),
+        ((3,), "i32"),
+        ((3,), "i32"),
     ]
+    assert call.sources[-2:] == ["stablehlo.constant"] * 2  # which no launch makes
     workspace = 2 * 7 * 16 * (512 + 1) * 4
     assert call.results[2] == ((workspace,), "ui8")
 
@@ -99,9 +109,9 @@ def test_attributes_and_operands_of_the_call(target: Target) -> None:
 @pytest.mark.parametrize(
     ("dtypes", "mode", "first", "scales"),
     [
-        ("fp8fnuz", "split", 6, 2),
-        ("fp8fnuz", "persistent", 9, 2),
-        ("bf16-fp8fnuz", "persistent", 9, 1),
+        ("fp8fnuz", "split", 8, 2),
+        ("fp8fnuz", "persistent", 10, 2),
+        ("bf16-fp8fnuz", "persistent", 10, 1),
     ],
 )
 def test_scales_are_the_last_operands(dtypes: str, mode: str, first: int, scales: int) -> None:
@@ -140,9 +150,25 @@ def layers(one: cases.Case, mode: str, *, count: int, vmap: bool = False) -> Any
 
 @pytest.mark.parametrize("mode", ["split", "persistent"])
 def test_metadata_is_made_once_for_many_layers(mode: str) -> None:
-    calls = ir.custom_calls(layers(case(), mode, count=3))
+    lowered = layers(case(), mode, count=3)
+    calls = ir.custom_calls(lowered)
     assert len(calls) == 3
-    assert len({tuple(call.values[4:]) for call in calls}) == 1
+    shared = 6 if mode == "split" else 9
+    assert len({tuple(call.values[4:shared]) for call in calls}) == 1
+    if native.LAUNCHES:
+        (metadata,) = ir.custom_calls(lowered, "jax_mla_metadata_")
+        assert metadata.target == "jax_mla_metadata_rocm_v1"
+        assert metadata.operands == [((2,), "i32"), ((2, 10), "i32")]
+        assert [shape for shape, _ in metadata.results[:2]] == [(3,), (320,)]
+        assert len(metadata.results) == (2 if mode == "split" else 5)
+
+
+def test_metadata_without_device_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA makes it then, so that the program is lowered all the same."""
+    monkeypatch.setattr(native, "LAUNCHES", frozenset())
+    lowered = layers(case(), "persistent", count=1)
+    assert len(ir.custom_calls(lowered)) == 1
+    assert ir.custom_calls(lowered, "jax_mla_metadata_") == []
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 1), (24, 2)])
@@ -163,11 +189,12 @@ def test_operands_of_persistent_mode(heads: int, groups: int, vmap: bool) -> Non
         ((sequences + 1,), "i32"),
         ((works, 8), "i32"),
         ((sequences + 1,), "i32"),
+        ((3,), "i32"),
     ]
     assert call.results == [
         ((2, 4, heads, 512), "bf16"),
         ((2, 4, heads), "f32"),
-        ((works * 4 * 16 * 513 * 4,), "ui8"),
+        ((256 + works * 4 * 16 * 513 * 4,), "ui8"),
     ]
 
 
@@ -185,10 +212,10 @@ def test_rows_plan_does_not_pad() -> None:
 def test_cuda_does_not_pad(heads: int) -> None:
     lowered = ir.lower(case(heads), "cuda", implementation="kernel", target=H200)
     call = only_call(lowered)
-    assert call.target == "jax_mla_decode_cuda_v1"
+    assert call.target == "jax_mla_decode_kernel_cuda_v1"
     assert call.operands[0] == ((2, 1, heads, 576), "bf16")
     assert len(call.operands) == 4  # pages are addressed directly
-    assert call.attributes["padded_heads"] == f"{heads} : i64"
+    assert call.attributes["heads"] == f"{heads} : i64"
     assert call.attributes["arch"] == '"sm_90"'
 
 
@@ -205,9 +232,19 @@ def fresh_warnings() -> None:
     lowering._warn_fallback.cache_clear()
 
 
+@pytest.fixture
+def with_aiter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if AITER were here, whole."""
+    monkeypatch.setattr(aiter, "find", lambda kernel: kernel)
+
+
 @pytest.mark.parametrize("platform", ["rocm", "cuda"])
-def test_without_device_code_it_is_xla_and_says_so(platform: str, fresh_warnings: None) -> None:
-    with pytest.warns(UserWarning, match=f"lowering for {platform} with implementation='xla'"):
+def test_without_device_code_it_is_xla_and_says_so(
+    platform: str, monkeypatch: pytest.MonkeyPatch, fresh_warnings: None
+) -> None:
+    monkeypatch.setattr(native, "LAUNCHES", frozenset())
+    said = f"lowering for {platform} with implementation='xla': this build of jax_mla has no "
+    with pytest.warns(UserWarning, match=said):
         lowered = ir.lower(case(), platform)
     assert ir.custom_calls(lowered) == []
     with warnings.catch_warnings():
@@ -215,17 +252,30 @@ def test_without_device_code_it_is_xla_and_says_so(platform: str, fresh_warnings
         ir.lower(case(5), platform)  # once is enough
 
 
-def test_the_best_that_can_be_launched(
+def test_without_aiter_it_is_not_asm_and_says_so(
     monkeypatch: pytest.MonkeyPatch, fresh_warnings: None
+) -> None:
+    def find(kernel: kernels.Kernel) -> None:
+        raise Unserved("AITER was not found")
+
+    monkeypatch.setattr(native, "LAUNCHES", frozenset({("rocm", "asm")}))
+    monkeypatch.setattr(aiter, "find", find)
+    with pytest.warns(UserWarning, match="implementation='xla': AITER was not found"):
+        assert ir.custom_calls(ir.lower(case(), "rocm")) == []
+    # An explicit choice is for the machine that the program will run on.
+    assert only_call(ir.lower(case(), "rocm", implementation="asm")).attributes["code_object"]
+
+
+def test_the_best_that_can_be_launched(
+    monkeypatch: pytest.MonkeyPatch, with_aiter: None, fresh_warnings: None
 ) -> None:
     launches = {("rocm", "asm"), ("rocm", "kernel"), ("cuda", "kernel")}
     monkeypatch.setattr(native, "LAUNCHES", frozenset(launches))
-    chosen = only_call(ir.lower(case(), "rocm")).attributes["implementation"]
-    assert chosen == '"asm"'
-    assert only_call(ir.lower(case(), "cuda")).target == "jax_mla_decode_cuda_v1"
+    assert only_call(ir.lower(case(), "rocm")).target == "jax_mla_decode_asm_rocm_v1"
+    assert only_call(ir.lower(case(), "cuda")).target == "jax_mla_decode_kernel_cuda_v1"
     with pytest.warns(UserWarning, match=r"expected latent_dim \+ rope of 512\+64"):
         lowered = ir.lower(case(latent_dim=256), "rocm")
-    assert only_call(lowered).attributes["implementation"] == '"kernel"'
+    assert only_call(lowered).target == "jax_mla_decode_kernel_rocm_v1"
 
 
 @pytest.mark.parametrize(
@@ -334,11 +384,14 @@ def test_export_of_the_custom_call_with_a_symbolic_batch() -> None:
         for i, x in enumerate(one.operands)
     ]
     step = jax.jit(functools.partial(jax_mla.decode, scale=0.1, implementation="asm"))
-    name = "jax_mla_decode_rocm_v1"
+    name = "jax_mla_decode_asm_rocm_v1"
     exported = export.export(
         step,
         platforms=["rocm"],
-        disabled_checks=[export.DisabledSafetyCheck.custom_call(name)],
+        disabled_checks=[
+            export.DisabledSafetyCheck.custom_call(target)
+            for target in (name, "jax_mla_metadata_rocm_v1")
+        ],
     )(*arguments)
     text = export.deserialize(exported.serialize()).mlir_module()
     assert text.count(f"@{name}(") == 1

@@ -1,43 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
+// What the custom calls of decode have in common, decoded and checked.
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <string_view>
 
+#include "ffi/buffers.h"
+#include "ffi/merge.h"
+#include "workspace.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace jax_mla {
 
-// Attributes of the GPU custom call v1, as jax_mla/lowering.py writes them.
-struct DecodeAttributes {
-  int64_t heads;                    // real query heads
-  int64_t padded_heads;             // rows per query token, over all groups of heads
-  int64_t head_stride;              // row h * head_stride of the kernel belongs to head h
-  std::string_view implementation;  // "asm" or "kernel"
-  std::string_view mode;            // "split" or "persistent"
-  int64_t num_kv_splits;            // of split mode; 1 in persistent mode
-  float scale;
-  std::string_view arch;
-  int64_t compute_units;
+using Operands = Buffers<xla::ffi::RemainingArgs>;
+using Results = Buffers<xla::ffi::RemainingRets>;
+
+// How the heads of a call lie in q and in the results of a kernel (jax_mla/heads.py).
+struct HeadPlan {
+  int64_t heads;         // real query heads
+  int64_t padded_heads;  // rows per query token, over all groups of heads
+  int64_t head_stride;   // row h * head_stride of the kernel belongs to head h
 };
 
-// The GPU custom call v1, decoded and checked.
-//
-//   operands  q [groups * batch, q_len, rows, width] with groups * rows = padded_heads, group after
-//             group; kv_pages [pages, page_size, width],
-//             lengths i32 [batch], page_indices i32 [batch, pages_per_seq],
-//             for "asm" kv_indptr i32 [batch + 1] and kv_indices i32 [capacity of the batch],
-//             in persistent mode work_indptr i32 [units + 1], work_info i32 [works, 8] and
-//             reduce_indptr i32 [batch * groups + 1] (jax_mla/persistent.py),
-//             q_scale f32 [] if q is fp8, kv_scale f32 [] if kv_pages is fp8
-//   results   out [batch, q_len, heads, latent_dim], lse f32 [batch, q_len, heads], workspace u8
-//
 // lengths and page_indices come as the caller gave them: kernels clamp them.
 struct DecodeCall {
+  HeadPlan plan;
   int64_t batch;
-  int64_t groups;  // of heads
-  int64_t units;   // workgroups of persistent mode; 0 in split mode
+  int64_t groups;      // of heads
+  int64_t group_rows;  // per query token, of one group
   int64_t q_len;
   int64_t width;
   int64_t latent_dim;
@@ -52,21 +41,32 @@ struct DecodeCall {
   const void* kv_pages;
   const int32_t* lengths;
   const int32_t* page_indices;
-  const int32_t* kv_indptr;   // null for "kernel"
-  const int32_t* kv_indices;  // null for "kernel"
-  const int32_t* work_indptr;    // these three null in split mode
-  const int32_t* work_info;
-  const int32_t* reduce_indptr;
-  const float* q_scale;       // null unless q is fp8
-  const float* kv_scale;      // null unless kv_pages is fp8
+  const float* q_scale;   // null unless q is fp8
+  const float* kv_scale;  // null unless kv_pages is fp8
   void* out;
   float* lse;
   uint8_t* workspace;
-  int64_t workspace_bytes;
+
+  int64_t capacity() const { return pages_per_seq * page_size; }
+  int64_t tokens() const { return pages * page_size; }
 };
 
-// Fills `call`, or says in which operand, result or attribute the program breaks the contract.
-xla::ffi::Error DecodeCustomCall(xla::ffi::RemainingArgs operands, xla::ffi::RemainingRets results,
-                                 const DecodeAttributes& attributes, DecodeCall& call);
+// Operands q [groups * batch, q_len, rows, width], group after group, kv_pages [pages, page_size,
+// width], lengths i32 [batch] and page_indices i32 [batch, pages_per_seq].
+xla::ffi::Error ReadOperands(Operands& operands, const HeadPlan& plan, DecodeCall& call);
+
+// Operands q_scale f32 [] if q is fp8, and kv_scale f32 [] if kv_pages is.
+xla::ffi::Error ReadScales(Operands& operands, DecodeCall& call);
+
+// Results out [batch, q_len, heads, latent_dim], lse f32 [batch, q_len, heads], and workspace u8 for
+// partial results of `parts` (sequence, group, part) triples, with `pointers` in persistent mode.
+xla::ffi::Error ReadResults(Results& results, int64_t parts, bool pointers, DecodeCall& call,
+                            Workspace& workspace);
+
+// The merge that takes the partial results in `workspace` to the results. `num_splits` and
+// `kv_block` are of split mode, `reduce_indptr` of persistent mode or null.
+MergeArguments MakeMergeArguments(const DecodeCall& call, const Workspace& workspace,
+                                  int64_t num_splits, int64_t kv_block,
+                                  const int32_t* reduce_indptr);
 
 }  // namespace jax_mla
