@@ -29,16 +29,23 @@ def why_missing() -> str:
     return "" if importlib.util.find_spec("ziglang") else "no clang: pip install ziglang==0.17.1"
 
 
-def device_code(source: Path, arch: str, level: int = 3, flags: Sequence[str] = ()) -> Path:
-    """The code object of `source` for `arch` ("gfx942", "gfx950") at -O`level`."""
+def device_code(
+    source: Path, arch: str, level: int = 3, flags: Sequence[str] = (), headers: Path | None = None
+) -> Path:
+    """The code object of `source` for `arch` ("gfx942", "gfx950") at -O`level`.
+
+    `headers` is a folder of further ones.
+    """
 
     def build(folder: Path, output: Path) -> None:
         assembly, target = folder / "kernel.s", f"--offload-arch={arch}"
-        _zig("clang", *DEVICE, target, *options, source, "-o", assembly)
+        include = ("-I", headers) if headers else ()
+        _zig("clang", *DEVICE, target, *options, *include, source, "-o", assembly)
         _assemble(assembly, arch, output)
 
     options = (*COMMON, *WARNINGS, f"-O{level}", *flags)
-    return _cached(f"{source.stem}-{arch}-O{level}", source, (arch, *DEVICE, *options), build)
+    files = _files(source, headers)
+    return _cached(f"{source.stem}-{arch}-O{level}", files, (arch, *DEVICE, *options), build)
 
 
 def host_library(source: Path, level: int = 1) -> Path:
@@ -49,7 +56,13 @@ def host_library(source: Path, level: int = 1) -> Path:
         _zig("ld.lld", "-shared", folder / "host.o", "-o", output)
 
     options = (*COMMON, *WARNINGS, f"-O{level}")
-    return _cached(f"{source.stem}-host-O{level}", source, (*HOST, *options), build)
+    return _cached(f"{source.stem}-host-O{level}", _files(source), (*HOST, *options), build)
+
+
+def _files(source: Path, headers: Path | None = None) -> list[Path]:
+    """All that goes into an output."""
+    folders = [source.parent, *([headers] if headers else [])]
+    return [source, *(header for folder in folders for header in sorted(folder.glob("*.h")))]
 
 
 def _assemble(assembly: Path, arch: str, output: Path) -> None:
@@ -71,11 +84,11 @@ def _zig(*command: str | Path) -> None:
 
 
 def _cached(
-    name: str, source: Path, key: Sequence[str], build: Callable[[Path, Path], None]
+    name: str, files: Sequence[Path], key: Sequence[str], build: Callable[[Path, Path], None]
 ) -> Path:
     """The output for exactly these bytes and options; whole or absent, also with many processes."""
     digest = hashlib.sha256("\0".join((importlib.metadata.version("ziglang"), *key)).encode())
-    for file in (source, *sorted(source.parent.glob("*.h")), Path(__file__)):
+    for file in (*files, Path(__file__)):
         digest.update(file.read_bytes())
     output = CACHE / f"{name}-{digest.hexdigest()[:16]}"
     if not output.exists():
