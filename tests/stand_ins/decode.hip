@@ -262,6 +262,7 @@ DEVICE void attend(const Arguments& a, const Span& span, f32 score_scale, f32 ou
     for (i32 tile = wave() / kRowTiles; tile < kTokenTiles; tile += kSharers) {
       const u8* key = a.pool.value + offsets[tile * kTile + of_tile];
       f32x4 products[kOwnTiles] = {};
+#pragma unroll 3  // all would spill where there are many rows
       for (i32 c = 0; c < kChunks; ++c) {
         const i32 column = (c * 4 + part) * kChunk;
         const Chunk keys = load_keys(key, column);
