@@ -10,12 +10,15 @@ import functools
 import itertools
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from emulator.machine import Counters, Machine
+
+from jax_mla import kernels
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FP8 = {
@@ -49,6 +52,7 @@ class Kernel:
       single_is_bf16: with one split, the output is bf16 and no log-sum-exp is written.
       rows: the argument "number of query rows", if it is not heads * q_len.
       reads_beyond: it reads some bytes past the pool's last row, so there is one more.
+      root: the `hsa` folder that it is in; None: AITER's.
     """
 
     arch: str
@@ -64,12 +68,32 @@ class Kernel:
     single_is_bf16: bool = False
     rows: int | None = None
     reads_beyond: bool = False
+    root: Path | None = None
 
     @property
     def path(self) -> Path:
-        root = folder()
+        root = self.root or folder()
         assert root is not None
         return root / self.arch / "mla" / f"{self.file}.co"
+
+
+def of_row(k: kernels.Kernel, q_len: int, root: Path | None = None) -> Kernel:
+    """How a row of jax_mla's table is called."""
+    return Kernel(
+        arch=k.arch,
+        file=k.file,
+        q_len=q_len,
+        q=k.q_dtype,
+        kv=k.kv_dtype,
+        heads=k.heads,
+        tile=k.kv_block,
+        workgroup_rows=k.rows,
+        final_lse=k.mode == "persistent" and k.whole_lse,
+        scaled=k.kv_scale != "scores",
+        single_is_bf16=k.whole_out == "bf16",
+        rows=k.heads * (q_len if k.row_argument == "rows" else 1),
+        root=root,
+    )
 
 
 @dataclasses.dataclass
@@ -174,9 +198,13 @@ def launch(
     outputs: dict[str, np.ndarray],
     grid: tuple[int, int, int],
     machine: Machine | None = None,
+    watch: Callable[[Machine, dict[str, np.ndarray]], None] | None = None,
     **options: Any,
 ) -> Counters:
-    """Runs the kernel with every buffer registered, and only the outputs writable."""
+    """Runs the kernel with every buffer registered, and only the outputs writable.
+
+    `watch` is shown the machine and the outputs before the launch.
+    """
     machine = machine or Machine(problem.kernel.arch, **options)
     for name, array in problem.inputs().items():
         machine.register(array, name, writable=False)
@@ -184,6 +212,8 @@ def launch(
         machine.register(array, name)
     module = machine.load(code(problem.kernel.path))
     (name,) = module.kernels
+    if watch:
+        watch(machine, outputs)
     return module.launch(name, grid=grid, block=(256, 1, 1), args=arguments)
 
 

@@ -11,6 +11,7 @@ from aiter_decode import (
     Errors,
     Problem,
     launch_split,
+    of_row,
     run_persistent,
     run_split,
     untouched,
@@ -25,26 +26,9 @@ pytestmark = pytest.mark.skipif(
 ROWS = [(k, q_len) for k in kernels.TABLE for q_len in k.q_lens]
 
 
-def callable_kernel(k: kernels.Kernel, q_len: int) -> aiter_decode.Kernel:
-    return aiter_decode.Kernel(
-        arch=k.arch,
-        file=k.file,
-        q_len=q_len,
-        q=k.q_dtype,
-        kv=k.kv_dtype,
-        heads=k.heads,
-        tile=k.kv_block,
-        workgroup_rows=k.rows,
-        final_lse=k.mode == "persistent" and k.whole_lse,
-        scaled=k.kv_scale != "scores",
-        single_is_bf16=k.whole_out == "bf16",
-        rows=k.heads * (q_len if k.row_argument == "rows" else 1),
-    )
-
-
 def worst(k: kernels.Kernel, q_len: int) -> Errors:
     """Lengths around multiples of the block, many blocks, ragged; cuts at and off the block."""
-    kernel, block, more = callable_kernel(k, q_len), k.kv_block, q_len - 1
+    kernel, block, more = of_row(k, q_len), k.kv_block, q_len - 1
     errors = Errors()
     if k.mode == "split":
         splits = [([1, block - 1, block], k.min_splits), ([block + 1, 10 * block + 7, 17], 2)]

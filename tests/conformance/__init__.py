@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What AITER's decode kernels do, recorded, so that stand-ins can be held to it without them.
+
+One vector, `<arch>-<file>.json`, for each code object that jax_mla would use: which of the slots of
+the argument block it reads, which of them change anything, and for some small problems which rows
+it writes and what is in them. Problems come from a seeded generator and are not recorded, nor is
+anything of a code object but its hash. `record_conformance.py` makes vectors.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiter_decode
+import numpy as np
+from aiter_decode import Problem, launch_persistent, launch_split
+from emulator.machine import Fault, Machine
+
+from jax_mla import kernels
+from jax_mla.kernels import Kernel
+
+VERSION = 1
+FOLDER = Path(__file__).parent
+SLOTS, SLOT_BYTES = 23, 16
+Q_SCALE, KV_SCALE = 1.7, 0.37
+SCORE_SCALE = 0.1352  # of what q and cache stand for
+RESULTS = (("partial", "partial_lse"), ("final", "final_lse"))
+# A kernel that was sent astray must come to an end.
+MAX_INSTRUCTIONS = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A small problem.
+
+    Attributes:
+      row: of the table; says how the kernel is called.
+      lengths: of the sequences.
+      splits: in split mode.
+      cuts: in persistent mode, the tokens at which each sequence is cut into works.
+      workgroups: in persistent mode; the works are dealt out evenly, in order.
+      pool: "plain"; "nan" in its first row, which no sequence uses; "wrap 24" for token indices
+        that are 2**24 too high; "wrap 32" for ones that lie 2**32 bytes, and a bit, too high.
+    """
+
+    row: Kernel
+    q_len: int
+    lengths: tuple[int, ...]
+    splits: int = 1
+    cuts: tuple[tuple[int, ...], ...] = ()
+    workgroups: int = 1
+    pool: str = "plain"
+
+    @property
+    def name(self) -> str:
+        parts = [f"{self.row.heads}x{self.q_len}", "lengths " + " ".join(map(str, self.lengths))]
+        if self.row.mode == "split":
+            parts.append(f"splits {self.splits}")
+        else:
+            cuts = " ".join(",".join(map(str, cut)) or "-" for cut in self.cuts)
+            parts.append(f"cuts {cuts}, workgroups {self.workgroups}")
+        return ", ".join(parts) + (f", pool {self.pool}" if self.pool != "plain" else "")
+
+
+def files() -> dict[tuple[str, str], list[Kernel]]:
+    """The rows of jax_mla's table that it would use, by (arch, code object)."""
+    rows: dict[tuple[str, str], list[Kernel]] = {}
+    for k in kernels.TABLE:
+        if k.selectable:
+            rows.setdefault((k.arch, k.file), []).append(k)
+    return rows
+
+
+def cases(row: Kernel) -> Iterator[Case]:
+    """Lengths around the block and around q_len, empty ones, and what is unkind."""
+    make = _split_cases if row.mode == "split" else _persistent_cases
+    for q_len in sorted({row.q_lens[0], row.q_lens[-1]}):
+        yield from make(row, q_len)
+
+
+def _lengths(block: int, q_len: int) -> tuple[int, ...]:
+    edges = {1, q_len - 1, q_len, block - 1, block, block + 1, 3 * block + 5}
+    return (0, *sorted(edges - {0}))
+
+
+def _split_cases(row: Kernel, q_len: int) -> Iterator[Case]:
+    block, last = row.kv_block, q_len == row.q_lens[-1]
+    splits = {1, 2, 5} if last else {2}
+    for count in sorted(splits - ({1} if row.whole_out == "fault" else set())):
+        yield Case(row, q_len, _lengths(block, q_len), splits=count)
+    if last:
+        yield Case(row, q_len, (16, 32, 48, 64, 65, 128), splits=2, pool="nan")
+        yield Case(row, q_len, (block + 3,), splits=2, pool="wrap 24")
+        yield Case(row, q_len, (block + 3,), splits=2, pool="wrap 32")
+
+
+def _persistent_cases(row: Kernel, q_len: int) -> Iterator[Case]:
+    block, last = row.kv_block, q_len == row.q_lens[-1]
+    lengths = _lengths(block, q_len)[1:]
+    yield Case(row, q_len, lengths, cuts=((),) * len(lengths), workgroups=3)
+    if last:
+        cuts = ((block,), (), (block, 2 * block + 16))
+        yield Case(row, q_len, (2 * block + 9, 7, 3 * block + 1), cuts=cuts, workgroups=2)
+        yield Case(row, q_len, (9, 0, 9), cuts=((), (), ()), workgroups=1)
+        cuts = ((),) * 6
+        yield Case(row, q_len, (16, 32, 48, 64, 65, 128), cuts=cuts, workgroups=2, pool="nan")
+        yield Case(row, q_len, (block + 3,), cuts=((),), pool="wrap 24")
+        yield Case(row, q_len, (block + 3,), cuts=((),), pool="wrap 32")
+
+
+class _Problem(Problem):
+    """With scales that are not 1, a pool whose first row is unused, and perhaps an altered slot."""
+
+    def __init__(self, case: Case, root: Path | None, altered: int | None) -> None:
+        super().__init__(aiter_decode.of_row(case.row, case.q_len, root), list(case.lengths), seed=0)
+        self.altered = altered
+        scale = SCORE_SCALE
+        if case.row.q_dtype == "fp8":
+            self.q_scale[:] = Q_SCALE
+            scale /= Q_SCALE
+        if case.row.kv_dtype == "fp8":
+            self.kv_scale[:] = KV_SCALE
+            scale /= KV_SCALE
+        self.scale = scale
+        self.tokens = np.random.default_rng(1).permutation(len(self.cache) - 1)[: sum(case.lengths)]
+        self.tokens = (self.tokens + 1).astype(np.int32)
+        if case.pool == "nan":
+            self.cache[0] = np.nan
+        elif case.pool == "wrap 24":
+            self.tokens += 2**24
+        elif case.pool == "wrap 32":
+            # The last of them is still in the pool, if what counts is the low 32 bits.
+            self.tokens = np.minimum(self.tokens, len(self.cache) - 2)
+            self.tokens += -(-(2**32) // self.cache.strides[0])
+
+    def arguments(self, outputs: dict[str, np.ndarray], **scalars: int) -> bytes:
+        block = bytearray(super().arguments(outputs, **scalars))
+        if self.altered is not None:
+            begin = self.altered * SLOT_BYTES
+            block[begin : begin + 8] = b"\xa5" * 8
+        return bytes(block)
+
+
+@dataclasses.dataclass
+class _Run:
+    """A launch's outputs, and which of their bytes and of the argument block's it touched."""
+
+    outputs: dict[str, np.ndarray]
+    written: dict[str, np.ndarray]
+    arguments_read: np.ndarray
+
+
+def _run(case: Case, root: Path | None, altered: int | None = None, **options: int) -> _Run:
+    """Raises Fault."""
+    run = _Run({}, {}, np.zeros(0, np.uint8))
+
+    def watch(machine: Machine, outputs: dict[str, np.ndarray]) -> None:
+        run.outputs = {name: outputs[name] for pair in RESULTS for name in pair if name in outputs}
+        touched = {name: machine.track(array) for name, array in run.outputs.items()}
+        run.written = touched
+        run.arguments_read = machine.track_arguments(SLOTS * SLOT_BYTES)
+
+    problem = _Problem(case, root, altered)
+    options = {"max_instructions": MAX_INSTRUCTIONS, **options}
+    if case.row.mode == "split":
+        launch_split(problem, case.splits, watch=watch, **options)
+    else:
+        launch_persistent(problem, [list(c) for c in case.cuts], case.workgroups, watch=watch, **options)
+    run.written = {name: touched & 2 == 2 for name, touched in run.written.items()}
+    return run
+
+
+def observe(case: Case, root: Path | None, **options: int) -> Any:
+    """What is recorded of a case: "fault", or rows written and numbers from them."""
+    try:
+        run = _run(case, root, **options)
+    except Fault:
+        return "fault"
+    return {
+        out: _results(run, out, lse) for out, lse in RESULTS if out in run.outputs
+    }
+
+
+def _results(run: _Run, out: str, lse: str) -> dict[str, Any]:
+    heads = run.outputs[out].shape[-2]
+    rows = {name: _written_rows(run, name, heads) for name in (out, lse)}
+    values = {}
+    for place in range(rows[out].shape[0]):
+        numbers = []
+        for name, width in ((out, aiter_decode.LATENT), (lse, 1)):
+            array = run.outputs[name].reshape(-1, heads, width)[place]
+            numbers += _digest(array, place) if rows[name][place].all() else ["-", "-"]
+        if numbers != ["-"] * 4:
+            values[str(place)] = " ".join(numbers)
+    return {"out": _spans(rows[out]), "lse": _spans(rows[lse]), "values": values}
+
+
+def _written_rows(run: _Run, name: str, heads: int) -> np.ndarray:
+    """`[place, head]`, whether every byte of that row was written; none may be written in part."""
+    array = run.outputs[name]
+    width = array.nbytes // array.size * (aiter_decode.LATENT if not name.endswith("lse") else 1)
+    written = run.written[name].reshape(-1, heads, width)
+    assert (written.all(axis=2) == written.any(axis=2)).all(), f"{name}: rows written in part"
+    return written.all(axis=2)
+
+
+def _digest(rows: np.ndarray, place: int) -> list[str]:
+    """One element, and a random projection of all, which notices a change of any."""
+    weights = np.random.default_rng(rows.size).standard_normal(rows.shape) / np.sqrt(rows.size)
+    rows = rows.astype(np.float64)
+    sample = rows[place * 5 % rows.shape[0], place * 37 % rows.shape[1]]
+    return [f"{x:.6g}" for x in (sample, (rows * weights).sum())]
+
+
+def _spans(rows: np.ndarray) -> str:
+    """The indices of true ones, as in "0-15 32-47"."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows.ravel(), [False]])))
+    return " ".join(f"{a}-{b - 1}" for a, b in edges.reshape(-1, 2))
+
+
+def arguments(case: Case, root: Path | None) -> dict[str, list[str]]:
+    """The slots that a kernel reads, and those whose rubbish changes what it does."""
+    plain = _run(case, root)
+    read = plain.arguments_read.reshape(SLOTS, SLOT_BYTES).any(axis=1)
+    matter = [slot for slot in range(SLOTS) if _differs(case, root, plain, slot)]
+    return {
+        "read": [f"{slot * SLOT_BYTES:#x}" for slot in np.flatnonzero(read)],
+        "matter": [f"{slot * SLOT_BYTES:#x}" for slot in matter],
+    }
+
+
+def _differs(case: Case, root: Path | None, plain: _Run, slot: int) -> bool:
+    try:
+        run = _run(case, root, altered=slot)
+    except Fault:
+        return True
+    return any(run.outputs[name].tobytes() != plain.outputs[name].tobytes() for name in plain.outputs)
+
+
+def argument_case(row: Kernel) -> Case:
+    """On which the arguments are observed."""
+    block, q_len = row.kv_block, row.q_lens[-1]
+    if row.mode == "split":
+        return Case(row, q_len, (block + 9, 2 * block + 11), splits=2)
+    return Case(row, q_len, (block + 9, 2 * block + 11), cuts=((), (block,)), workgroups=2)
+
+
+def record(rows: list[Kernel], root: Path | None) -> dict[str, Any]:
+    """The vector of one code object."""
+    return {
+        "version": VERSION,
+        "sha256": rows[0].sha256,
+        "arguments": arguments(argument_case(rows[0]), root),
+        "cases": {case.name: observe(case, root) for row in rows for case in cases(row)},
+    }
+
+
+def path(arch: str, file: str) -> Path:
+    return FOLDER / f"{arch}-{file}.json"
+
+
+def load(arch: str, file: str) -> dict[str, Any]:
+    return json.loads(path(arch, file).read_text())
