@@ -9,7 +9,7 @@ anything of a code object but its hash. `record_conformance.py` makes vectors.
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ SCORE_SCALE = 0.1352  # of what q and cache stand for
 RESULTS = (("partial", "partial_lse"), ("final", "final_lse"))
 # A kernel that was sent astray must come to an end.
 MAX_INSTRUCTIONS = 1_000_000
+# Options of the emulator: how AITER's kernels wait for data is no question here.
+AITER = {"waits": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,11 @@ def _lengths(block: int, q_len: int) -> tuple[int, ...]:
 
 def _split_cases(row: Kernel, q_len: int) -> Iterator[Case]:
     block, last = row.kv_block, q_len == row.q_lens[-1]
-    splits = {1, 2, 5} if last else {2}
-    for count in sorted(splits - ({1} if row.whole_out == "fault" else set())):
+    for count in (1, 2, 5) if last else (2,):
         yield Case(row, q_len, _lengths(block, q_len), splits=count)
+    for heads in (1, 5) if row.takes_rows else ():
+        fewer = dataclasses.replace(row, heads=heads)
+        yield Case(fewer, q_len, (block + 1,), splits=2)
     if last:
         yield Case(row, q_len, (16, 32, 48, 64, 65, 128), splits=2, pool="nan")
         yield Case(row, q_len, (block + 3,), splits=2, pool="wrap 24")
@@ -104,8 +108,8 @@ def _persistent_cases(row: Kernel, q_len: int) -> Iterator[Case]:
         cuts = ((block,), (), (block, 2 * block + 16))
         yield Case(row, q_len, (2 * block + 9, 7, 3 * block + 1), cuts=cuts, workgroups=2)
         yield Case(row, q_len, (9, 0, 9), cuts=((), (), ()), workgroups=1)
-        cuts = ((),) * 6
-        yield Case(row, q_len, (16, 32, 48, 64, 65, 128), cuts=cuts, workgroups=2, pool="nan")
+        cuts = ((), (), (), (), (), (), (16,))
+        yield Case(row, q_len, (16, 32, 48, 64, 65, 128, 65), cuts=cuts, workgroups=2, pool="nan")
         yield Case(row, q_len, (block + 3,), cuts=((),), pool="wrap 24")
         yield Case(row, q_len, (block + 3,), cuts=((),), pool="wrap 32")
 
@@ -114,7 +118,9 @@ class _Problem(Problem):
     """With scales that are not 1, a pool whose first row is unused, and perhaps an altered slot."""
 
     def __init__(self, case: Case, root: Path | None, altered: int | None) -> None:
-        super().__init__(aiter_decode.of_row(case.row, case.q_len, root), list(case.lengths), seed=0)
+        super().__init__(
+            aiter_decode.of_row(case.row, case.q_len, root), list(case.lengths), seed=0
+        )
         self.altered = altered
         scale = SCORE_SCALE
         if case.row.q_dtype == "fp8":
@@ -145,16 +151,20 @@ class _Problem(Problem):
 
 @dataclasses.dataclass
 class _Run:
-    """A launch's outputs, and which of their bytes and of the argument block's it touched."""
+    """A launch's outputs, and which of their bytes and of the argument block's it touched.
+
+    `fragments` are the pieces of each sequence, in persistent mode: partial row, begin and end.
+    """
 
     outputs: dict[str, np.ndarray]
     written: dict[str, np.ndarray]
     arguments_read: np.ndarray
+    fragments: list[list[tuple[int, int, int]]]
 
 
 def _run(case: Case, root: Path | None, altered: int | None = None, **options: int) -> _Run:
     """Raises Fault."""
-    run = _Run({}, {}, np.zeros(0, np.uint8))
+    run = _Run({}, {}, np.zeros(0, np.uint8), [])
 
     def watch(machine: Machine, outputs: dict[str, np.ndarray]) -> None:
         run.outputs = {name: outputs[name] for pair in RESULTS for name in pair if name in outputs}
@@ -167,7 +177,8 @@ def _run(case: Case, root: Path | None, altered: int | None = None, **options: i
     if case.row.mode == "split":
         launch_split(problem, case.splits, watch=watch, **options)
     else:
-        launch_persistent(problem, [list(c) for c in case.cuts], case.workgroups, watch=watch, **options)
+        cuts = [list(cut) for cut in case.cuts]
+        _, run.fragments = launch_persistent(problem, cuts, case.workgroups, watch=watch, **options)
     run.written = {name: touched & 2 == 2 for name, touched in run.written.items()}
     return run
 
@@ -178,23 +189,55 @@ def observe(case: Case, root: Path | None, **options: int) -> Any:
         run = _run(case, root, **options)
     except Fault:
         return "fault"
-    return {
-        out: _results(run, out, lse) for out, lse in RESULTS if out in run.outputs
-    }
+    seen = _seen(case, run)
+    return {out: _results(run, out, lse, seen[out]) for out, lse in RESULTS if out in run.outputs}
 
 
-def _results(run: _Run, out: str, lse: str) -> dict[str, Any]:
+def _results(run: _Run, out: str, lse: str, seen: set[int]) -> dict[str, Any]:
+    """Values by place: (query, split), partial row or query."""
     heads = run.outputs[out].shape[-2]
     rows = {name: _written_rows(run, name, heads) for name in (out, lse)}
     values = {}
     for place in range(rows[out].shape[0]):
-        numbers = []
+        words = []
         for name, width in ((out, aiter_decode.LATENT), (lse, 1)):
             array = run.outputs[name].reshape(-1, heads, width)[place]
-            numbers += _digest(array, place) if rows[name][place].all() else ["-", "-"]
-        if numbers != ["-"] * 4:
-            values[str(place)] = " ".join(numbers)
+            if rows[name][place].all():
+                words += _digest(array, place) if place in seen else ["unseen", _kind(array)]
+            else:
+                words += ["-", "-"]
+        if words != ["-"] * 4:
+            values[str(place)] = " ".join(words)
     return {"out": _spans(rows[out]), "lse": _spans(rows[lse]), "values": values}
+
+
+def _seen(case: Case, run: _Run) -> dict[str, set[int]]:
+    """The places whose query sees a token of what the result is of."""
+    seen: dict[str, set[int]] = {"partial": set(), "final": set()}
+    for sequence, length in enumerate(case.lengths):
+        for query in range(case.q_len):
+            place, count = sequence * case.q_len + query, length - case.q_len + query + 1
+            if case.row.mode == "split":
+                blocks = range(min(case.splits, -(-count // case.row.kv_block)))
+                seen["partial"] |= {place * case.splits + split for split in blocks}
+                continue
+            for partial_row, begin, _ in run.fragments[sequence]:
+                if begin < count:
+                    whole = partial_row < 0
+                    seen["final" if whole else "partial"].add(
+                        place if whole else partial_row + query
+                    )
+    return seen
+
+
+def _kind(array: np.ndarray) -> str:
+    """In a word: the value of all, or "finite"."""
+    array = array.astype(np.float64)
+    for value in (0.0, -np.inf, np.nan):
+        if np.array_equal(array, np.full_like(array, value), equal_nan=True):
+            return f"{value:g}"
+    assert np.isfinite(array).all(), "some finite and some not"
+    return "finite"
 
 
 def _written_rows(run: _Run, name: str, heads: int) -> np.ndarray:
@@ -211,7 +254,7 @@ def _digest(rows: np.ndarray, place: int) -> list[str]:
     weights = np.random.default_rng(rows.size).standard_normal(rows.shape) / np.sqrt(rows.size)
     rows = rows.astype(np.float64)
     sample = rows[place * 5 % rows.shape[0], place * 37 % rows.shape[1]]
-    return [f"{x:.6g}" for x in (sample, (rows * weights).sum())]
+    return [f"{x:.7g}" for x in (sample, (rows * weights).sum())]
 
 
 def _spans(rows: np.ndarray) -> str:
@@ -220,23 +263,31 @@ def _spans(rows: np.ndarray) -> str:
     return " ".join(f"{a}-{b - 1}" for a, b in edges.reshape(-1, 2))
 
 
-def arguments(case: Case, root: Path | None) -> dict[str, list[str]]:
+def arguments(case: Case, root: Path | None, **options: int) -> dict[str, str]:
     """The slots that a kernel reads, and those whose rubbish changes what it does."""
-    plain = _run(case, root)
+    plain = _run(case, root, **options)
     read = plain.arguments_read.reshape(SLOTS, SLOT_BYTES).any(axis=1)
-    matter = [slot for slot in range(SLOTS) if _differs(case, root, plain, slot)]
+    matter = [slot for slot in range(SLOTS) if _differs(case, root, plain, slot, options)]
     return {
-        "read": [f"{slot * SLOT_BYTES:#x}" for slot in np.flatnonzero(read)],
-        "matter": [f"{slot * SLOT_BYTES:#x}" for slot in matter],
+        "read": _offsets(np.flatnonzero(read)),
+        "matter": _offsets(matter),
     }
 
 
-def _differs(case: Case, root: Path | None, plain: _Run, slot: int) -> bool:
+def _offsets(slots: Iterable[int]) -> str:
+    return " ".join(f"{slot * SLOT_BYTES:#x}" for slot in slots)
+
+
+def _differs(
+    case: Case, root: Path | None, plain: _Run, slot: int, options: dict[str, int]
+) -> bool:
     try:
-        run = _run(case, root, altered=slot)
+        run = _run(case, root, slot, **options)
     except Fault:
         return True
-    return any(run.outputs[name].tobytes() != plain.outputs[name].tobytes() for name in plain.outputs)
+    return any(
+        run.outputs[name].tobytes() != plain.outputs[name].tobytes() for name in plain.outputs
+    )
 
 
 def argument_case(row: Kernel) -> Case:
@@ -247,13 +298,14 @@ def argument_case(row: Kernel) -> Case:
     return Case(row, q_len, (block + 9, 2 * block + 11), cuts=((), (block,)), workgroups=2)
 
 
-def record(rows: list[Kernel], root: Path | None) -> dict[str, Any]:
-    """The vector of one code object."""
+def record(rows: list[Kernel]) -> dict[str, Any]:
+    """The vector of one of AITER's code objects."""
+    all_cases = [case for row in rows for case in cases(row)]
     return {
         "version": VERSION,
         "sha256": rows[0].sha256,
-        "arguments": arguments(argument_case(rows[0]), root),
-        "cases": {case.name: observe(case, root) for row in rows for case in cases(row)},
+        "arguments": arguments(argument_case(rows[0]), None, **AITER),
+        "cases": {case.name: observe(case, None, **AITER) for case in all_cases},
     }
 
 

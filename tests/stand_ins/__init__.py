@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import conformance
 from emulator import compiler
 
 from jax_mla import kernels
@@ -86,21 +87,49 @@ def symbol(kernel: Kernel) -> str:
 
 def code_object(kernel: Kernel) -> Path:
     """The stand-in for the code object that a row of the table names."""
-    split, fp8_q = kernel.mode == "split", kernel.q_dtype == "fp8"
-    # Some kernels reckon with the bytes between sequences of q, the others with q_indptr.
-    fixed_q_len = kernel.q_lens[0] if len(kernel.q_lens) == 1 else 0
-    geometry = {
-        "Q_FP8": fp8_q,
+    macros = _geometry(kernel) | _arguments(kernel) | _habits(kernel)
+    flags = [f"-DNAME={symbol(kernel)}", *(f"-D{k}={int(v)}" for k, v in macros.items())]
+    return compiler.device_code(SOURCE, kernel.arch, flags=flags, headers=HEADERS)
+
+
+def _geometry(kernel: Kernel) -> dict[str, int]:
+    """From the table."""
+    split = kernel.mode == "split"
+    return {
+        "Q_FP8": kernel.q_dtype == "fp8",
         "KV_FP8": kernel.kv_dtype == "fp8",
         "PERSISTENT": not split,
         "HEADS": 0 if kernel.takes_rows or kernel.row_argument == "heads" else kernel.heads,
-        "Q_LEN": fixed_q_len if split else 0,
         "ROWS": kernel.rows,
         "KV_BLOCK": kernel.kv_block,
         "WIDE": kernel.address_bits == 64,
-        "WHOLE_BF16": split and kernel.whole_out == "bf16",
-        "WHOLE_LSE": not split and kernel.whole_lse,
+        "WHOLE_BF16": split and kernel.whole_out != "f32",
         "SCALED": kernel.kv_scale != "scores",
     }
-    flags = [f"-DNAME={symbol(kernel)}", *(f"-D{k}={int(v)}" for k, v in geometry.items())]
-    return compiler.device_code(SOURCE, kernel.arch, flags=flags, headers=HEADERS)
+
+
+def _arguments(kernel: Kernel) -> dict[str, int]:
+    """Which arguments say what, by those that were seen to matter."""
+    matter = conformance.load(kernel.arch, kernel.file)["arguments"]["matter"].split()
+    split, fixed = kernel.mode == "split", not (kernel.takes_rows or kernel.row_argument == "heads")
+    return {
+        "CLIPS_ROWS": fixed and "0x80" in matter,
+        "Q_LEN": kernel.q_lens[0] if split and "0xd0" not in matter else 0,
+        "Q_BY_BYTES": "0xa0" in matter,
+        "PAGED": "0xc0" in matter,
+        "LAST_QUERY_BY_INDPTR": not split and "0xd0" in matter,
+        "SPLITS_BY_PLAN": split and "0xe0" in matter,
+    }
+
+
+def _habits(kernel: Kernel) -> dict[str, int]:
+    """What only a run shows."""
+    split, file = kernel.mode == "split", kernel.file
+    return {
+        "WHOLE_LSE": not split and kernel.whole_lse,
+        "WHOLE_ELSEWHERE": kernel.whole_out == "fault",
+        "HIDES_NAN": not split and "a16w16_qh64" in file,
+        "SIGNED_MASK": "qh32_qseqlen4" in file,
+        "TRIMMED": split and "a8w8_qh128" in file,
+        "UNSEEN_IS_NAN": "a8w8_qh16_qseqlen2" in file or "16mx4_32nx1" in file,
+    }

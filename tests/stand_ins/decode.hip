@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // A decode kernel with the calling convention, and the unkindness, of one of AITER's.
 //
-// Compiled once for each code object that it stands in for. The geometry comes as macros:
-//   NAME             symbol of the kernel
-//   Q_FP8, KV_FP8    whether q, and the cache, are fp8 (else bf16)
-//   PERSISTENT       a list of works, else a grid of row groups, sequences and splits
-//   HEADS            query heads; 0 takes them from the argument `rows`
-//   Q_LEN            query tokens of a sequence; 0 takes them from `q_indptr`, or from the work
-//   ROWS             (query, head) pairs of a workgroup
-//   KV_BLOCK         tokens of a block
-//   WIDE             64-bit offsets into the cache from the whole token index
-//   WHOLE_BF16       a sequence in one split leaves its output, in bf16, and no log-sum-exp
-//   WHOLE_LSE        a sequence in one work leaves its log-sum-exp
-//   SCALED           the output has the factor kv_scale
+// Compiled once for each code object that it stands in for. What tells it from the others comes as
+// macros, numbers or 0 and 1; __init__.py says where from. Those that are not of the table:
+//   HEADS                   query heads, 0 to take them from the argument `rows`
+//   CLIPS_ROWS              there are no more rows than the argument `rows` says
+//   Q_LEN                   query tokens of a sequence, 0 to take them from `q_indptr`
+//   Q_BY_BYTES              q of a sequence begins at multiples of `q_bytes`
+//   SPLITS_BY_PLAN          each sequence has its own number of splits
+//   LAST_QUERY_BY_INDPTR    the mask ends at the last query of `q_indptr`, not of the work
+//   PAGED                   tokens has one index for each 2**log2_page of them
+//   SIGNED_MASK             a query before the first token sees nothing, else everything
+//   TRIMMED                 a workgroup stops at the last token that its query sees
+//   UNSEEN_IS_NAN           as the result of a query that sees nothing; else 0 and -inf
+//   WHOLE_ELSEWHERE         the output of a sequence in one split goes to `whole`
+//   HIDES_NAN               outputs have 0 for NaN
 #include "device.h"
 
 namespace {
@@ -30,7 +32,7 @@ constexpr i32 kWaveColumns = kLatent / kWaves, kLaneColumns = kWaveColumns / kTi
 constexpr i32 kQBytes = Q_FP8 ? 1 : 2, kKvBytes = KV_FP8 ? 1 : 2;
 constexpr i32 kChunk = 16 / kQBytes;            // numbers of 16 bytes of q
 constexpr i32 kChunks = kWidth / (4 * kChunk);  // of a row, for each of four lanes
-constexpr f32 kLowest = -3.40282347e38f;
+constexpr f32 kLowest = -3.40282347e38f, kNan = __builtin_nanf("");
 
 template <bool kFirst, typename First, typename Second>
 struct Choose {
@@ -44,15 +46,6 @@ struct Choose<false, First, Second> {
 template <typename T>
 struct alignas(16) Slot {
   T value;
-};
-
-struct Work {
-  i32 sequence, partial_row, q_begin, q_end, kv_begin, kv_end, kv_after, unused;
-};
-
-struct Works {
-  const i32* indptr;
-  const Work* info;
 };
 
 struct Arguments {
@@ -75,24 +68,25 @@ static_assert(sizeof(Arguments) == 368);
 
 // What a workgroup computes: rows of queries over every stride-th block of some tokens.
 struct Span {
-  const u8* q;          // of its first row
-  i32 rows;             // that there are; no more than ROWS are computed
-  const i32* tokens;    // indices into the pool
-  i32 count;            // of them
-  i32 first, stride;    // blocks
-  i32 heads, query;     // query of the first row
-  i32 seen;             // last token that query 0 sees
+  const u8* q;        // of its first row
+  i32 rows;           // that there are; no more than ROWS are computed
+  i32 begin, count;   // tokens
+  i32 first, stride;  // blocks
+  i32 heads, query;   // query of the first row
+  i32 seen;           // last token that query 0 sees
 };
 
 // Where it goes, from row 0 of query 0: normalised, and the natural log-sum-exp.
 struct Results {
-  f32* partial;
-  u16* whole;      // instead, if there is one
+  f32* partial;    // either as it is,
+  u16* whole;      // or as bf16
   f32* lse;        // null for none
   i32 query_rows;  // from a query to the next
 };
 
 DEVICE i32 lane() { return static_cast<i32>(thread_id()) % kLanes; }
+DEVICE i32 of_tile() { return lane() % kTile; }
+DEVICE i32 part() { return lane() / kTile; }
 DEVICE i32 wave() { return __builtin_amdgcn_readfirstlane(static_cast<i32>(thread_id()) / kLanes); }
 // The upper half of a float32 with ties away from zero: how bf16 is rounded.
 DEVICE u16 bf16_away(f32 x) { return (__builtin_bit_cast(u32, x) + 0x8000) >> 16; }
@@ -224,212 +218,260 @@ DEVICE void store(u16* address, const f32 (&values)[kLaneColumns]) {
 // Where a token's row begins in the pool; past the span's end it is the first row.
 using Offset = Choose<WIDE, u64, u32>::Type;
 DEVICE Offset offset_of(const Arguments& a, const Span& span, i32 token) {
-  const u32 index = token < span.count ? static_cast<u32>(span.tokens[token]) : 0;
+  const i32 place = (span.begin + token) >> (PAGED ? a.log2_page.value : 0);
+  const u32 index = token < span.count ? static_cast<u32>(a.tokens.value[place]) : 0;
   if constexpr (WIDE) return static_cast<Offset>(index) * a.token_bytes.value;
   return (index & 0xffffff) * (a.token_bytes.value & 0xffffff);
 }
 
-// Scores of the row tiles of a wave, each wave having a part of the tokens where rows are few.
-constexpr i32 kOwnTiles = kRowTiles > kWaves ? kRowTiles / kWaves : 1;
-constexpr i32 kSharers = kRowTiles < kWaves ? kWaves / kRowTiles : 1;  // waves of a row tile
-
+// Of the block at hand.
 SHARED Offset offsets[KV_BLOCK];
 SHARED f32x4 scores[kTokenTiles][kRowTiles][kLanes];
 
-DEVICE void attend(const Arguments& a, const Span& span, f32 score_scale, f32 out_scale,
-                   const Results& to) {
-  const i32 part = lane() / kTile, of_tile = lane() % kTile;
-  const i32 first_tile = wave() % kRowTiles;
+// Each wave has row tiles of its own; where there are fewer than waves, they share the tokens.
+constexpr i32 kOwnTiles = kRowTiles > kWaves ? kRowTiles / kWaves : 1;
+constexpr i32 kSharers = kRowTiles < kWaves ? kWaves / kRowTiles : 1;
 
-  const u8* queries[kOwnTiles];  // the lane's rows; beyond the last one it again, to be dropped
-  i32 limits[kOwnTiles];         // last token that the lane's rows see
+// -inf where a row does not see a token.
+DEVICE void score_block(const Arguments& a, const Span& span, i32 begin) {
+  const i32 first_tile = wave() % kRowTiles;
+  const u8* queries[kOwnTiles];  // the lane's rows; beyond the last it again, to be dropped
+  i32 limits[kOwnTiles];         // last token that they see
   for (i32 t = 0; t < kOwnTiles; ++t) {
-    const i32 row = (first_tile + t * kWaves) * kTile + of_tile;
+    const i32 row = (first_tile + t * kWaves) * kTile + of_tile();
     queries[t] = span.q + (row < span.rows ? row : span.rows - 1) * kWidth * kQBytes;
     limits[t] = span.seen + span.query + row / span.heads;
   }
-
-  const f32 to_log2 = score_scale * kLog2E;
-  f32x4 sums[kRowTiles][kLaneColumns] = {};
-  f32 tops[kRowTiles], totals[kRowTiles] = {};
-  for (f32& top : tops) top = kLowest;
-  for (i32 block = span.first; block * KV_BLOCK < span.count; block += span.stride) {
-    const i32 begin = block * KV_BLOCK;
-    const i32 thread = static_cast<i32>(thread_id());
-    if (thread < KV_BLOCK) offsets[thread] = offset_of(a, span, begin + thread);
-    block_sync();
-
-    for (i32 tile = wave() / kRowTiles; tile < kTokenTiles; tile += kSharers) {
-      const u8* key = a.pool.value + offsets[tile * kTile + of_tile];
-      f32x4 products[kOwnTiles] = {};
+  for (i32 tile = wave() / kRowTiles; tile < kTokenTiles; tile += kSharers) {
+    const u8* key = a.pool.value + offsets[tile * kTile + of_tile()];
+    f32x4 products[kOwnTiles] = {};
 #pragma unroll 3  // all would spill where there are many rows
-      for (i32 c = 0; c < kChunks; ++c) {
-        const i32 column = (c * 4 + part) * kChunk;
-        const Chunk keys = load_keys(key, column);
-        for (i32 t = 0; t < kOwnTiles; ++t) {
-          const Chunk q = load(queries[t] + column * kQBytes);
-          for (i32 i = 0; i < 2; ++i) {
-            products[t] = multiply(keys.pieces[i], q.pieces[i], products[t]);
-          }
-        }
-      }
+    for (i32 c = 0; c < kChunks; ++c) {
+      const i32 column = (c * 4 + part()) * kChunk;
+      const Chunk keys = load_keys(key, column);
       for (i32 t = 0; t < kOwnTiles; ++t) {
-        for (i32 i = 0; i < 4; ++i) {
-          const i32 token = begin + tile * kTile + part * 4 + i;
-          // Unsigned: a row before the first token sees all of them.
-          const bool seen =
-              token < span.count && static_cast<u32>(token) <= static_cast<u32>(limits[t]);
-          if (!seen) products[t][i] = -kInfinity;
-        }
-        scores[tile][first_tile + t * kWaves][lane()] = products[t];
-      }
-    }
-    block_sync();
-
-    Piece weights[kRowTiles][kPieces];
-    for (i32 t = 0; t < kRowTiles; ++t) {
-      f32x4 x[kTokenTiles];
-      f32 top = tops[t];
-      for (i32 tile = 0; tile < kTokenTiles; ++tile) {
-        x[tile] = scores[tile][t][lane()];
-        for (i32 i = 0; i < 4; ++i) top = largest(top, x[tile][i]);
-      }
-      top = largest(top, from_lane(lane() ^ 16, top));
-      top = largest(top, from_lane(lane() ^ 32, top));
-      const f32 decay = exp2((tops[t] - top) * to_log2);
-      tops[t] = top;
-      totals[t] *= decay;
-      for (f32x4& sum : sums[t]) sum *= decay;
-      for (i32 p = 0; p < kPieces; ++p) {
-        f32x4 y[kPieceTiles];
-        for (i32 tile = 0; tile < kPieceTiles; ++tile) {
-          for (i32 i = 0; i < 4; ++i) {
-            y[tile][i] = exp2((x[p * kPieceTiles + tile][i] - top) * to_log2);
-            totals[t] += y[tile][i];
-          }
-        }
-        weights[t][p] = round(y);
-      }
-    }
-
-    const i32 column = wave() * kWaveColumns + of_tile * kLaneColumns;
-    for (i32 p = 0; p < kPieces; ++p) {
-      Row rows[kPieceTokens];
-      for (i32 i = 0; i < kPieceTokens; ++i) {
-        const i32 token = (p * kPieceTiles + i / 4) * kTile + part * 4 + i % 4;
-        rows[i] = load_values(a.pool.value + offsets[token] + column * kKvBytes);
-      }
-      const Values values = transpose(rows);
-      for (i32 j = 0; j < kLaneColumns; ++j) {
-        for (i32 t = 0; t < kRowTiles; ++t) {
-          sums[t][j] = multiply(values.columns[j], weights[t][p], sums[t][j]);
+        const Chunk q = load(queries[t] + column * kQBytes);
+        for (i32 i = 0; i < 2; ++i) {
+          products[t] = multiply(keys.pieces[i], q.pieces[i], products[t]);
         }
       }
     }
-    block_sync();  // the offsets and scores of the next block come over these
-  }
-
-  for (i32 t = 0; t < kRowTiles; ++t) {
-    f32 total = totals[t];
-    total += from_lane(lane() ^ 16, total);
-    total += from_lane(lane() ^ 32, total);
-    const f32 factor = out_scale / total;
-    const i32 row = t * kTile + of_tile;
-    if (row >= span.rows) continue;
-    const i32 to_row = (span.query + row / span.heads) * to.query_rows + row % span.heads;
-    for (i32 i = 0; i < 4; ++i) {
-      const i32 column = wave() * kWaveColumns + (part * 4 + i) * kLaneColumns;
-      f32 values[kLaneColumns];
-      for (i32 j = 0; j < kLaneColumns; ++j) values[j] = sums[t][j][i] * factor;
-      if (to.whole == nullptr) {
-        store(to.partial + to_row * kLatent + column, values);
-      } else {
-        store(to.whole + to_row * kLatent + column, values);
+    for (i32 t = 0; t < kOwnTiles; ++t) {
+      for (i32 i = 0; i < 4; ++i) {
+        const i32 token = begin + tile * kTile + part() * 4 + i;
+        const bool seen = SIGNED_MASK ? token <= limits[t]
+                                      : static_cast<u32>(token) <= static_cast<u32>(limits[t]);
+        if (!seen || token >= span.count) products[t][i] = -kInfinity;
       }
-    }
-    if (to.lse != nullptr && thread_id() < kTile) {
-      to.lse[to_row] = tops[t] * score_scale + log(total);
+      scores[tile][first_tile + t * kWaves][lane()] = products[t];
     }
   }
 }
 
-DEVICE void run(const Arguments& a, const Span& span, const Results& to) {
+// What a wave has of all rows: its columns of the output, and for each lane its tokens' weights.
+struct State {
+  f32x4 sums[kRowTiles][kLaneColumns];
+  f32 tops[kRowTiles], totals[kRowTiles];
+};
+
+using Weights = Piece[kRowTiles][kPieces];
+
+// Every wave for itself: weights of the block's tokens relative to the highest score so far.
+DEVICE void weigh_block(f32 to_log2, State& state, Weights& weights) {
+#pragma unroll  // or the state would be in memory
+  for (i32 t = 0; t < kRowTiles; ++t) {
+    f32x4 x[kTokenTiles];
+    f32 top = state.tops[t];
+    for (i32 tile = 0; tile < kTokenTiles; ++tile) {
+      x[tile] = scores[tile][t][lane()];
+      for (i32 i = 0; i < 4; ++i) top = largest(top, x[tile][i]);
+    }
+    top = largest(top, from_lane(lane() ^ 16, top));
+    top = largest(top, from_lane(lane() ^ 32, top));
+    const f32 decay = exp2((state.tops[t] - top) * to_log2);
+    state.tops[t] = top;
+    state.totals[t] *= decay;
+    for (f32x4& sum : state.sums[t]) sum *= decay;
+    for (i32 p = 0; p < kPieces; ++p) {
+      f32x4 y[kPieceTiles];
+      for (i32 tile = 0; tile < kPieceTiles; ++tile) {
+        for (i32 i = 0; i < 4; ++i) {
+          y[tile][i] = exp2((x[p * kPieceTiles + tile][i] - top) * to_log2);
+          state.totals[t] += y[tile][i];
+        }
+      }
+      weights[t][p] = round(y);
+    }
+  }
+}
+
+// Adds weights times values, those of tokens with weight 0 too: NaN spreads.
+DEVICE void add_block(const Arguments& a, const Weights& weights, State& state) {
+  const i32 column = wave() * kWaveColumns + of_tile() * kLaneColumns;
+  for (i32 p = 0; p < kPieces; ++p) {
+    Row rows[kPieceTokens];
+    for (i32 i = 0; i < kPieceTokens; ++i) {
+      const i32 token = (p * kPieceTiles + i / 4) * kTile + part() * 4 + i % 4;
+      rows[i] = load_values(a.pool.value + offsets[token] + column * kKvBytes);
+    }
+    const Values values = transpose(rows);
+    for (i32 j = 0; j < kLaneColumns; ++j) {
+#pragma unroll
+      for (i32 t = 0; t < kRowTiles; ++t) {
+        state.sums[t][j] = multiply(values.columns[j], weights[t][p], state.sums[t][j]);
+      }
+    }
+  }
+}
+
+DEVICE void store_rows(const Span& span, const State& state, f32 score_scale, f32 out_scale,
+                       const Results& to) {
+#pragma unroll  // or the state would be in memory
+  for (i32 t = 0; t < kRowTiles; ++t) {
+    f32 total = state.totals[t];
+    total += from_lane(lane() ^ 16, total);
+    total += from_lane(lane() ^ 32, total);
+    const bool unseen = total == 0.0f;
+    const f32 factor = unseen ? (UNSEEN_IS_NAN ? kNan : 0.0f) : out_scale / total;
+    const f32 lse = unseen && UNSEEN_IS_NAN ? kNan : state.tops[t] * score_scale + log(total);
+
+    const i32 row = t * kTile + of_tile();
+    if (row >= span.rows) continue;
+    const i32 at = (span.query + row / span.heads) * to.query_rows + row % span.heads;
+    if (to.lse != nullptr && thread_id() < kTile) to.lse[at] = lse;
+    for (i32 i = 0; i < 4; ++i) {
+      const i32 column = wave() * kWaveColumns + (part() * 4 + i) * kLaneColumns;
+      f32 values[kLaneColumns];
+      for (i32 j = 0; j < kLaneColumns; ++j) {
+        const f32 value = state.sums[t][j][i] * factor;
+        values[j] = HIDES_NAN && value != value ? 0.0f : value;
+      }
+      if (to.partial != nullptr) {
+        store(to.partial + at * kLatent + column, values);
+      } else {
+        store(to.whole + at * kLatent + column, values);
+      }
+    }
+  }
+}
+
+DEVICE void attend(const Arguments& a, const Span& span, const Results& to) {
   const f32 q_scale = Q_FP8 ? *a.q_scale.value : 1.0f;
   const f32 kv_scale = KV_FP8 ? *a.kv_scale.value : 1.0f;
-  attend(a, span, a.scale.value * q_scale * kv_scale, SCALED ? kv_scale : 1.0f, to);
+  const f32 score_scale = a.scale.value * q_scale * kv_scale;
+  const i32 thread = static_cast<i32>(thread_id());
+
+  State state = {};
+  for (f32& top : state.tops) top = kLowest;
+  for (i32 begin = span.first * KV_BLOCK; begin < span.count; begin += span.stride * KV_BLOCK) {
+    if (thread < KV_BLOCK) offsets[thread] = offset_of(a, span, begin + thread);
+    block_sync();
+    score_block(a, span, begin);
+    block_sync();
+    Weights weights;
+    weigh_block(score_scale * kLog2E, state, weights);
+    add_block(a, weights, state);
+    block_sync();  // before the next block's offsets and scores come over these
+  }
+  store_rows(span, state, score_scale, SCALED ? kv_scale : 1.0f, to);
+}
+
+DEVICE i32 heads_of(const Arguments& a) { return HEADS == 0 ? a.rows.value : HEADS; }
+
+DEVICE i32 rows_of(const Arguments& a, i32 rows) {
+  return CLIPS_ROWS && a.rows.value < rows ? a.rows.value : rows;
 }
 
 #if PERSISTENT
-DEVICE void run_works(const Arguments& a) {
+struct Work {
+  i32 sequence, partial_row, q_begin, q_end, kv_begin, kv_end, kv_after, unused;
+};
+
+struct Works {
+  const i32* indptr;
+  const Work* info;
+};
+
+DEVICE void attend_work(const Arguments& a, const Work& work) {
+  const i32 heads = heads_of(a), queries = work.q_end - work.q_begin;
+  i32 q_end = work.q_end;
+  if constexpr (LAST_QUERY_BY_INDPTR) q_end = a.q_indptr.value[work.sequence + 1];
+  const i32 count = work.kv_end - work.kv_begin;
+  const Span span = {
+      .q = a.q.value + work.q_begin * heads * kWidth * kQBytes,
+      .rows = rows_of(a, queries * heads),
+      .begin = work.kv_begin,
+      .count = count,
+      .first = 0,
+      .stride = 1,
+      .heads = heads,
+      .query = 0,
+      .seen = count + work.kv_after - (q_end - work.q_begin),
+  };
+  if (work.partial_row < 0) {
+    f32* lse = WHOLE_LSE ? a.whole_lse.value + work.q_begin * heads : nullptr;
+    attend(a, span, {nullptr, a.whole.value + work.q_begin * heads * kLatent, lse, heads});
+  } else {
+    const i32 row = work.partial_row * heads;
+    f32* lse = a.partial_lse.value + row;
+    attend(a, span, {a.partial.value + row * kLatent, nullptr, lse, heads});
+  }
+}
+
+DEVICE void run(const Arguments& a) {
   const Works works = *static_cast<const Works*>(a.plan.value);
-  const i32 heads = HEADS == 0 ? a.rows.value : HEADS;
   for (i32 i = works.indptr[block_id_x()]; i < works.indptr[block_id_x() + 1]; ++i) {
     const Work work = works.info[i];
-    if (work.kv_begin == work.kv_end) return;  // and not only this work
-    const i32 queries = work.q_end - work.q_begin;
-    Span span;
-    span.q = a.q.value + work.q_begin * heads * kWidth * kQBytes;
-    span.rows = queries * heads;
-    span.tokens = a.tokens.value + work.kv_begin;
-    span.count = work.kv_end - work.kv_begin;
-    span.first = 0;
-    span.stride = 1;
-    span.heads = heads;
-    span.query = 0;
-    span.seen = span.count + work.kv_after - queries;
-    Results to = {nullptr, nullptr, nullptr, heads};
-    if (work.partial_row < 0) {
-      to.whole = a.whole.value + work.q_begin * heads * kLatent;
-      if (WHOLE_LSE) to.lse = a.whole_lse.value + work.q_begin * heads;
-    } else {
-      to.partial = a.partial.value + work.partial_row * heads * kLatent;
-      to.lse = a.partial_lse.value + work.partial_row * heads;
-    }
-    run(a, span, to);
+    if (work.kv_begin == work.kv_end) return;  // and drops the works after it
+    attend_work(a, work);
   }
 }
 #else
-DEVICE void run_split(const Arguments& a) {
+DEVICE void run(const Arguments& a) {
   const i32 sequence = static_cast<i32>(block_id_y()), split = static_cast<i32>(block_id_z());
-  const i32 begin = a.kv_indptr.value[sequence];
-  const i32 count = a.kv_indptr.value[sequence + 1] - begin;
-  if (split * KV_BLOCK >= count) return;
-  const i32 splits = a.splits.value;
-  const i32 heads = HEADS == 0 ? a.rows.value : HEADS;
-  const i32 first_row = static_cast<i32>(block_id_x()) * ROWS;
-  i32 q_begin = sequence * Q_LEN, q_len = Q_LEN, q_offset = sequence * a.q_bytes.value;
+  const i32 heads = heads_of(a), first_row = static_cast<i32>(block_id_x()) * ROWS;
+  i32 q_begin = sequence * Q_LEN, q_len = Q_LEN;
   if constexpr (Q_LEN == 0) {
     q_begin = a.q_indptr.value[sequence];
     q_len = a.q_indptr.value[sequence + 1] - q_begin;
-    q_offset = q_begin * heads * kWidth * kQBytes;
   }
-  Span span;
-  span.q = a.q.value + q_offset + first_row * kWidth * kQBytes;
-  span.rows = q_len * heads - first_row;
-  span.tokens = a.tokens.value + begin;
-  span.count = count;
-  span.first = split;
-  span.stride = splits;
-  span.heads = heads;
-  span.query = first_row / heads;
-  span.seen = count - q_len;
-  const i32 to_row = (q_begin * splits + split) * heads;
-  Results to = {a.partial.value + to_row * kLatent, nullptr, a.partial_lse.value + to_row,
-                splits * heads};
+  i32 splits = a.splits.value;
+  if constexpr (SPLITS_BY_PLAN) {
+    const i32* indptr = static_cast<const i32*>(a.plan.value) + sequence;
+    splits = indptr[1] - indptr[0];
+  }
+  const i32 begin = a.kv_indptr.value[sequence];
+  const i32 length = a.kv_indptr.value[sequence + 1] - begin;
+  const i32 query = first_row / heads, seen = length - q_len;
+  u32 count = length;
+  if (TRIMMED) count = static_cast<u32>(seen + query + 1) < count ? seen + query + 1 : count;
+  if (split >= splits || static_cast<u32>(split) * KV_BLOCK >= count) return;
+
+  const i32 q_offset =
+      Q_BY_BYTES ? sequence * a.q_bytes.value : q_begin * heads * kWidth * kQBytes;
+  const Span span = {
+      .q = a.q.value + q_offset + first_row * kWidth * kQBytes,
+      .rows = rows_of(a, q_len * heads - first_row),
+      .begin = begin,
+      .count = static_cast<i32>(count),
+      .first = split,
+      .stride = splits,
+      .heads = heads,
+      .query = query,
+      .seen = seen,
+  };
+  const i32 row = (q_begin * a.splits.value + split) * heads, query_rows = a.splits.value * heads;
   if (WHOLE_BF16 && splits == 1) {
-    to.whole = reinterpret_cast<u16*>(a.partial.value) + to_row * kLatent;
-    to.lse = nullptr;
+    u16* out = WHOLE_ELSEWHERE ? a.whole.value : reinterpret_cast<u16*>(a.partial.value);
+    f32* lse = WHOLE_LSE ? a.whole_lse.value + row : nullptr;
+    attend(a, span, {nullptr, out + row * kLatent, lse, query_rows});
+  } else {
+    attend(a, span,
+           {a.partial.value + row * kLatent, nullptr, a.partial_lse.value + row, query_rows});
   }
-  run(a, span, to);
 }
 #endif
 
 }  // namespace
 
-KERNEL(256, 1) NAME(Arguments a) {
-#if PERSISTENT
-  run_works(a);
-#else
-  run_split(a);
-#endif
-}
+KERNEL(256, 1) NAME(Arguments a) { run(a); }
