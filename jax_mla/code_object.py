@@ -50,8 +50,8 @@ def read(content: bytes) -> KernelImage:
     """The kernel of a code object.
 
     Raises:
-      Malformed: it is not an ELF file for an AMD GPU known here, or does not hold exactly one kernel
-        whose metadata, symbol and descriptor are there and agree.
+      Malformed: it is not an ELF file for an AMD GPU known here, or does not hold exactly one
+        kernel whose metadata, symbol and descriptor are there and agree.
     """
     header = _unpack("<4sBBBBB7xHHI3QI", content, 0, "the ELF header")
     magic, bits, order, _, system, _, kind, machine, _, _, _, _, flags = header
@@ -169,7 +169,8 @@ def _defined(content: bytes, name: str) -> tuple[int, int]:
     if link >= len(sections):
         raise Malformed("dynamic symbols: their names are in a section that is not there")
     symbols = _slice(content, offset, size - size % 24, "dynamic symbols")
-    names = _slice(content, *sections[link][4:6], "names of dynamic symbols")
+    names_at, names_size = sections[link][4:6]
+    names = _slice(content, names_at, names_size, "names of dynamic symbols")
     wanted = name.encode() + b"\0"
     for at, _, _, section, address, length in struct.iter_unpack("<IBBHQQ", symbols):
         if section and names[at : at + len(wanted)] == wanted:
