@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m jax_mla explain`: what a decode call comes to on a GPU."""
+"""`python -m jax_mla explain`: what a decode call comes to on a GPU. `doctor`: what is here."""
 
 import argparse
 import sys
 
-from jax_mla import kernel_page
+from jax_mla import doctor, kernel_page
 from jax_mla.explain import explain_sizes
 from jax_mla.kernels import MODES
 from jax_mla.lowering import HEAD_PLANS, IMPLEMENTATIONS
@@ -16,7 +16,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m jax_mla", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_explain(commands.add_parser("explain", help="kernel, padding, splits, bytes of a call"))
+    _add_doctor(commands.add_parser("doctor", help="what decode can run on here, what is wrong"))
     options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        return doctor.main(as_json=options.json, with_selftest=options.selftest)
     return _explain(options)
 
 
@@ -34,6 +37,13 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head-plan", choices=HEAD_PLANS)
     parser.add_argument("--num-kv-splits", type=_positive)
     parser.add_argument("--page", action="store_true", help="print docs/kernels.md")
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--selftest", action="store_true", help="run decode on the default device as well"
+    )
 
 
 def _positive(text: str) -> int:

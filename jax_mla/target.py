@@ -62,12 +62,19 @@ def resolve(target: Target | None, platform: str, devices: Iterable[jax.Device] 
     return next((t for t in found if t is not None), _DEFAULTS[platform])
 
 
-def _from_device(device: jax.Device, platform: str) -> Target | None:
-    """The target that a device is, None if it is not of the platform."""
+def platform_of(device: jax.Device) -> str:
+    """The platform of a device as in lowering; JAX says "gpu" for both ROCm and CUDA."""
     capability = str(getattr(device, "compute_capability", ""))
     # ROCm says "gfx942:sramecc+:xnack-", CUDA says "9.0".
-    if platform == "rocm" and capability.startswith("gfx"):
-        return Target(capability.split(":")[0], int(device.core_count))
-    if platform == "cuda" and re.fullmatch(r"[0-9]+\.[0-9]+", capability):
-        return Target("sm_" + capability.replace(".", ""), int(device.core_count))
-    return None
+    if capability.startswith("gfx"):
+        return "rocm"
+    return "cuda" if re.fullmatch(r"[0-9]+\.[0-9]+", capability) else device.platform
+
+
+def _from_device(device: jax.Device, platform: str) -> Target | None:
+    """The target that a device is, None if it is not of the platform."""
+    if platform_of(device) != platform:
+        return None
+    capability = str(device.compute_capability)
+    arch = "sm_" + capability.replace(".", "") if platform == "cuda" else capability.split(":")[0]
+    return Target(arch, int(device.core_count))

@@ -19,7 +19,7 @@ def test_explicit_first() -> None:
 MI355X = SimpleNamespace(compute_capability="gfx950:sramecc+:xnack-", core_count=256)
 MI308X = SimpleNamespace(compute_capability="gfx942:sramecc+:xnack-", core_count=80)
 H200 = SimpleNamespace(compute_capability="9.0", core_count=132)
-CPU = SimpleNamespace()
+CPU = SimpleNamespace(platform="cpu")
 
 
 @pytest.fixture
