@@ -3,6 +3,7 @@
 
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -27,10 +28,18 @@ needs_aiter = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What was discovered before is forgotten, and the environment says nothing."""
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[None]:
+    """What was discovered before is forgotten; no variable is set, no real AITER is installed."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
+    find_spec = importlib.util.find_spec
+
+    def find_ours(name: str) -> Any:
+        spec = find_spec(name)
+        ours = spec is not None and tmp_path in pathlib.Path(str(spec.origin)).parents
+        return spec if ours else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_ours)
     aiter.discover.cache_clear()
     yield
     aiter.discover.cache_clear()

@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -244,8 +244,8 @@ def test_the_selftest_decides_too(main: Main) -> None:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A machine of two GPUs of a kind and no extension; parts of it can be changed."""
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Two GPUs of a kind, no extension and no AITER; the devices can be changed."""
     gpu = SimpleNamespace(
         platform="gpu",
         device_kind="AMD Instinct MI300X",
@@ -261,10 +261,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(jax, "devices", find)
     monkeypatch.setattr(native, "ABSENT", "jax_mla._native: gone")
-    for name in ("JAX_MLA_AITER_DIR", "AITER_ASM_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(doctor, "_is_present", lambda platform: False)
+    monkeypatch.setenv("JAX_MLA_AITER_DIR", str(tmp_path / "nothing"))
     aiter.discover.cache_clear()
-    return devices
+    yield devices
+    aiter.discover.cache_clear()
 
 
 def test_gathers_what_jax_says(machine: dict[str, Any]) -> None:
@@ -434,34 +435,39 @@ def test_aiters_kernels_are_run_with_and_without_padding(monkeypatch: pytest.Mon
 # --- This machine ---------------------------------------------------------------------------------
 
 
-def run_doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+# A GPU that JAX is kept from using is a problem, and rightly so.
+GPU = any(map(doctor._is_present, ("rocm", "cuda")))
+
+
+def run_doctor(*arguments: str) -> str:
+    """What it prints where JAX has the CPU alone."""
     variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "jax_mla", "doctor", *arguments],
         capture_output=True,
         text=True,
         env=variables | {"JAX_PLATFORMS": "cpu"},
     )
+    assert result.returncode == int(GPU), result.stderr
+    return result.stdout
 
 
 def test_the_command_with_a_selftest() -> None:
-    result = run_doctor("--selftest")
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert lines[0] == "versions" and lines[-2:] == ["problems", "  none"]
-    assert "  no GPU: decode runs as xla" in lines
-    tested = lines[lines.index("selftest") + 1 : -2]
+    lines = run_doctor("--selftest").splitlines()
+    assert lines[0] == "versions" and "  no GPU: decode runs as xla" in lines
+    end = lines.index("problems")
+    tested = lines[lines.index("selftest") + 1 : end]
     assert len(tested) == len(selftest.HEADS) * len(selftest.DTYPES)
     assert all(line.startswith("  ok: xla, ") for line in tested)
+    assert (lines[end + 1 :] == ["  none"]) == (not GPU)
 
 
 def test_the_command_as_json() -> None:
-    result = run_doctor("--json")
-    assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout)
+    said = json.loads(run_doctor("--json"))
     assert said["versions"]["jax"] == jax.__version__
     assert said["decode"][0]["implementation"] == "xla" and said["selftest"] == []
     assert "jax_mla_decode_rocm_v1" in said["extension"]["targets"]
+    assert bool(said["problems"]) == GPU
 
 
 @pytest.mark.rocm
