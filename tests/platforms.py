@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from emulator import environment, jax_plugin
+from emulator import compiler, environment, jax_plugin
 
 HELP = (
     "cpu: the tests that need no GPU (default). rocm: those marked `gpu` or `rocm`, on the devices "
@@ -45,13 +45,25 @@ def restart_if_emulated(config: pytest.Config) -> None:
     if not arch or environment.active_arch():
         return
     try:
-        variables = environment.variables(arch)
+        variables = environment.variables(arch) | _aiter(arch)
     except environment.Unavailable as reason:
         raise pytest.UsageError(str(reason)) from None
     config.pluginmanager.getplugin("capturemanager").suspend_global_capture(in_=True)
     os.chdir(config.invocation_params.dir)
     again = [sys.executable, "-m", "pytest", *map(str, config.invocation_params.args)]
     os.execve(sys.executable, again, variables)
+
+
+def _aiter(arch: str) -> dict[str, str]:
+    """The environment in which there is an AITER: the one that is named, else stand-ins for it."""
+    if "JAX_MLA_AITER_DIR" in os.environ or compiler.why_missing():
+        return {}
+    import stand_ins  # which imports JAX
+
+    return {
+        "JAX_MLA_AITER_DIR": str(stand_ins.folder([arch])),
+        "JAX_MLA_AITER_UNKNOWN": "allow",  # their hashes are not AITER's
+    }
 
 
 def choose(config: pytest.Config) -> None:

@@ -195,7 +195,7 @@ DEVICE Values transpose(const u64 (&rows)[8]) {
 DEVICE Values transpose(const u16x8 (&rows)[4]) {
   Values values;
   for (i32 j = 0; j < 8; ++j) {
-    const u16x4 column = {rows[0][j], rows[1][j], rows[2][j], rows[3][j]};
+    const vector<u16, 4> column = {rows[0][j], rows[1][j], rows[2][j], rows[3][j]};
     values.columns[j] = __builtin_bit_cast(Piece, column);
   }
   return values;
