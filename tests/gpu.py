@@ -94,9 +94,12 @@ def _run_on_nvidia(launch: Launch) -> None:
     call("cuModuleLoadData", ctypes.byref(module), _code(launch, arch))
     call("cuModuleGetFunction", ctypes.byref(function), module, launch.kernel.encode())
     block = launch.arguments({name: pointer.value for name, pointer in pointers.items()})
-    parameters = (ctypes.c_void_p * 1)(ctypes.cast(block, ctypes.c_void_p))
+    size = ctypes.c_size_t(len(block))
+    raw = (ctypes.c_void_p * 5)(  # a block of bytes, however many parameters it holds
+        1, ctypes.cast(block, ctypes.c_void_p), 2, ctypes.addressof(size), 0
+    )
     shape = (*launch.grid, launch.threads, 1, 1)
-    call("cuLaunchKernel", function, *shape, 0, None, parameters, None)
+    call("cuLaunchKernel", function, *shape, 0, None, None, raw)
     call("cuCtxSynchronize")
     for name, array in launch.arrays.items():
         if array.flags.writeable:

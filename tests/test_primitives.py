@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The primitives that kernels are written in, on emulated AMD GPUs and an NVIDIA one."""
 
+import struct
 from pathlib import Path
 
 import ml_dtypes
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from device_compiler import TARGETS, device_code
 from emulator.machine import Machine
-from gpu import AMD, DEVICES, Launch, pack, run_on
+from gpu import AMD, DEVICES, Launch, run_on
 
 SOURCE = Path(__file__).parent / "primitives.hip"
 THREADS = 128
@@ -55,7 +56,9 @@ def run(
         grid=grid,
         threads=threads,
         arrays=arrays,
-        arguments=lambda at: pack([*(("P", at[name]) for name in arrays), *numbers]),
+        arguments=lambda at: struct.pack(
+            f"<{len(arrays)}Q{len(numbers)}i", *(at[name] for name in arrays), *numbers
+        ),
     )
     run_on(device, launch)
 
