@@ -218,7 +218,8 @@ def _platform(name: str, extension: Any) -> Platform:
     except Exception as raised:  # plugins raise what they like
         error = " ".join(str(raised).split())
     driver = None
-    if extension is not None and name in _GPUS and hasattr(extension, "driver"):
+    if extension is not None and name in _GPUS:
+        # After JAX: the extension uses the library that JAX's plugin has loaded, if it has.
         driver = Driver(*extension.driver(name))
     return Platform(name, devices, error, _is_present(name), driver)
 
@@ -406,7 +407,8 @@ def _platform_lines(p: Platform) -> Iterator[str]:
         gpu = "" if d.arch is None else f" ({d.arch}, {d.compute_units} compute units)"
         yield f"{p.name}: {d.count} x {d.kind}{gpu}"
     if p.driver is not None:
-        yield f"{p.name} driver: {p.driver.detail}"
+        detail = p.driver.detail if p.driver.found else f"none ({p.driver.detail})"
+        yield f"{p.name} driver: {detail}"
 
 
 def _extension_lines(extension: Extension) -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from emulator import environment
 
 from jax_mla import aiter, doctor, kernels, native, selftest
 from jax_mla.call import Unserved
@@ -29,7 +28,7 @@ from jax_mla.doctor import (
     Platform,
 )
 from jax_mla.selftest import Check
-from jax_mla.target import Target
+from jax_mla.target import Target, platform_of, resolve
 
 NO_CUDA = Platform("cuda", error="Unknown backend cuda")
 CPU = Platform("cpu", [Devices(1, "cpu")])
@@ -74,7 +73,7 @@ SICK = {
     "driver": (
         with_rocm(driver=Driver(False, "libamdhip64.so: cannot open shared object file")),
         "no rocm driver: libamdhip64.so: cannot open shared object file; remedy: install ROCm",
-        "rocm driver: libamdhip64.so: cannot open shared object file",
+        "rocm driver: none (libamdhip64.so: cannot open shared object file)",
     ),
     "backend": (
         with_rocm(devices=[], error="Backend 'rocm' failed to initialize"),
@@ -470,14 +469,23 @@ def test_the_command_as_json() -> None:
     assert bool(said["problems"]) == GPU
 
 
-@pytest.mark.rocm
-def test_on_rocm() -> None:
-    """The GPUs are named with what decode is planned by; AITER is asked for their arch alone."""
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    """It is named with what decode is planned by, and its driver with the library."""
+    device = jax.devices()[0]
+    target = resolve(None, platform_of(device))
     facts = doctor.gather()
-    rocm = facts.platforms[0]
-    device = jax.devices("rocm")[0]
-    assert rocm.devices[0].kind == device.device_kind and rocm.error is None
-    assert rocm.devices[0].arch == (environment.active_arch() or rocm.devices[0].arch)
-    assert rocm.devices[0].compute_units == device.core_count
-    assert [a.arch for a in facts.aiter] == facts.rocm_arches == [rocm.devices[0].arch]
-    assert len(facts.decode) == 6 and all(x.implementation for x in facts.decode)
+    (found,) = [p for p in facts.platforms if p.name == platform_of(device)]
+    assert found.error is None and found.driver is not None and found.driver.found
+    assert ("cuda" if found.name == "cuda" else "amdhip64") in found.driver.detail
+    first = found.devices[0]
+    assert (first.kind, first.arch) == (device.device_kind, target.arch)
+    assert first.compute_units == target.compute_units == device.core_count
+    assert sum(d.count for d in found.devices) == len(jax.devices())
+    assert facts.decode and all(x.implementation for x in facts.decode)
+
+
+@pytest.mark.rocm
+def test_on_rocm_aiter_is_read_for_the_gpus_arch_alone() -> None:
+    facts = doctor.gather()
+    assert [a.arch for a in facts.aiter] == facts.rocm_arches == [resolve(None, "rocm").arch]
