@@ -114,13 +114,13 @@ class Extension:
       absent: why it is not loaded; None if it is.
       ffi_api: of XLA, that it was built with.
       targets: FFI targets that are registered.
-      device_code: "source arch" to SHA-256 of the compiled kernels in it.
+      device_code: source to arch to SHA-256 of the compiled kernels in it.
     """
 
     absent: str | None = None
     ffi_api: tuple[int, int] | None = None
     targets: Sequence[str] = ()
-    device_code: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    device_code: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +251,9 @@ def _is_served(node: Path) -> bool:
 def _extension(extension: Any) -> Extension:
     if extension is None:
         return Extension(native.ABSENT)
-    code = {f"{name} {arch}": sha for (name, arch), (sha, _) in extension.device_code().items()}
+    code: dict[str, dict[str, str]] = {}
+    for (source, arch), (sha256, _) in extension.device_code().items():
+        code.setdefault(source, {})[arch] = sha256
     return Extension(None, tuple(extension.ffi_api), list(extension.handlers()), code)
 
 
@@ -323,7 +325,7 @@ def _extension_problems(facts: Facts) -> Iterator[str]:
 
 
 def _platform_problems(facts: Facts) -> Iterator[str]:
-    built = {name.split()[-1] for name in facts.extension.device_code}
+    built = {arch for arches in facts.extension.device_code.values() for arch in arches}
     for p in facts.platforms:
         if p.name not in _GPUS:
             if p.error and not any(other.devices for other in facts.platforms):
@@ -417,7 +419,10 @@ def _extension_lines(extension: Extension) -> list[str]:
     return [
         "loaded, XLA FFI API {}.{}".format(*extension.ffi_api),
         f"registered: {', '.join(extension.targets)}",
-        *(f"device code: {name} {sha[:12]}" for name, sha in extension.device_code.items()),
+        *(
+            f"device code: {source} " + ", ".join(f"{arch} {sha[:12]}" for arch, sha in of.items())
+            for source, of in extension.device_code.items()
+        ),
     ]
 
 

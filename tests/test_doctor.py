@@ -33,7 +33,7 @@ from jax_mla.target import Target, platform_of, resolve
 NO_CUDA = Platform("cuda", error="Unknown backend cuda")
 CPU = Platform("cpu", [Devices(1, "cpu")])
 EXTENSION = Extension(
-    None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge gfx942": "ab" * 32, "merge sm_80": "cd" * 32}
+    None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge": {"gfx942": "ab" * 32, "sm_80": "cd" * 32}}
 )
 KERNEL = AiterKernel("mla_made_up", "emulated", True, "ok")
 AITER = Aiter("gfx942", "/opt/aiter/hsa", "JAX_MLA_AITER_DIR", None, [KERNEL])
@@ -147,8 +147,7 @@ def test_a_healthy_machine(main: Main) -> None:
         "extension",
         "  loaded, XLA FFI API 0.1",
         "  registered: jax_mla_decode_rocm_v1",
-        "  device code: merge gfx942 abababababab",
-        "  device code: merge sm_80 cdcdcdcdcdcd",
+        "  device code: merge gfx942 abababababab, sm_80 cdcdcdcdcdcd",
         "AITER",
         "  gfx942: /opt/aiter/hsa (from JAX_MLA_AITER_DIR)",
         "    mla_made_up (emulated): ok",
@@ -312,7 +311,7 @@ def test_asks_the_extension_for_drivers(
         None,
     ]
     assert facts.extension == Extension(
-        None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge gfx942": "ab" * 32}
+        None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge": {"gfx942": "ab" * 32}}
     )
     # AITER is not here, and nobody misses the CUDA driver.
     assert doctor.problems(facts) == [facts.aiter[0].absent]
