@@ -85,11 +85,14 @@ def symbol(kernel: Kernel) -> str:
     return f"stand_in_{kernel.file}"
 
 
-def code_object(kernel: Kernel) -> Path:
-    """The stand-in for the code object that a row of the table names."""
-    macros = _geometry(kernel) | _arguments(kernel) | _habits(kernel)
+def code_object(kernel: Kernel, source: Path = SOURCE, **changes: int) -> Path:
+    """The stand-in for the code object that a row of the table names.
+
+    With `changes` of macros, or another source, it is one with a fault, for tests of the tests.
+    """
+    macros = _geometry(kernel) | _arguments(kernel) | _habits(kernel) | changes
     flags = [f"-DNAME={symbol(kernel)}", *(f"-D{k}={int(v)}" for k, v in macros.items())]
-    return compiler.device_code(SOURCE, kernel.arch, flags=flags, headers=HEADERS)
+    return compiler.device_code(source, kernel.arch, flags=flags, headers=HEADERS)
 
 
 def _geometry(kernel: Kernel) -> dict[str, int]:
