@@ -19,6 +19,7 @@ class Case:
       workgroups: in persistent mode; the works are dealt out evenly, in order.
       pool: "plain"; "nan" in its first row, which no sequence uses; "wrap 24" for token indices
         that are 2**24 too high; "wrap 32" for ones that lie 2**32 bytes, and a bit, too high.
+      numbered: in persistent mode, whether works say which sequence they are of; else they say 0.
     """
 
     row: Kernel
@@ -28,6 +29,7 @@ class Case:
     cuts: tuple[tuple[int, ...], ...] = ()
     workgroups: int = 1
     pool: str = "plain"
+    numbered: bool = True
 
     @property
     def name(self) -> str:
@@ -37,7 +39,8 @@ class Case:
         else:
             cuts = " ".join(",".join(map(str, cut)) or "-" for cut in self.cuts)
             parts.append(f"cuts {cuts}, workgroups {self.workgroups}")
-        return ", ".join(parts) + (f", pool {self.pool}" if self.pool != "plain" else "")
+        parts += [f"pool {self.pool}"] if self.pool != "plain" else []
+        return ", ".join(parts + ([] if self.numbered else ["not numbered"]))
 
     def in_bf16(self, out: str) -> bool:
         """Whether that output is: the whole one, in place of the partial one in one split."""
@@ -78,6 +81,7 @@ def _persistent_cases(row: Kernel, q_len: int) -> Iterator[Case]:
         cuts = ((block,), (), (block, 2 * block + 16))
         yield Case(row, q_len, (2 * block + 9, 7, 3 * block + 1), cuts=cuts, workgroups=2)
         yield Case(row, q_len, (9, 0, 9), cuts=((), (), ()), workgroups=1)
+        yield Case(row, q_len, (9, 7, 8), cuts=((), (), ()), workgroups=2, numbered=False)
         cuts = ((), (), (), (), (), (), (16,))
         yield Case(row, q_len, (16, 32, 48, 64, 65, 128, 65), cuts=cuts, workgroups=2, pool="nan")
         yield Case(row, q_len, (block + 3,), cuts=((),), pool="wrap 24")
