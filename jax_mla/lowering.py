@@ -215,7 +215,7 @@ def _decode_asm(
 ) -> tuple[jax.Array, jax.Array]:
     """The custom call of AITER's kernels, which says all that the handler has to know of them."""
     q, *others = operands
-    # Constants of the program, so that no launch makes them.
+    # Constants of the program, of rank 2: for such vectors XLA would launch a kernel that makes them.
     steps = [_multiples(call.batch, call.q_len)]
     if plan.mode == "split":
         steps.append(_multiples(call.batch, plan.num_kv_splits))
@@ -241,10 +241,10 @@ def _decode_asm(
 
 
 def _multiples(batch: Any, step: int) -> Any:
-    """int32 `[batch + 1]`: 0, step, 2 * step and so on."""
+    """int32 `[1, batch + 1]`: 0, step, 2 * step and so on."""
     if isinstance(batch, int):
-        return np.arange(batch + 1, dtype=np.int32) * np.int32(step)
-    return jax.lax.iota(jnp.int32, batch + 1) * step
+        return np.arange(batch + 1, dtype=np.int32)[None] * np.int32(step)
+    return jax.lax.broadcasted_iota(jnp.int32, (1, batch + 1), 1) * step
 
 
 def _code_object(kernel: Kernel) -> str:

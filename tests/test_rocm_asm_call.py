@@ -132,7 +132,7 @@ def test_a_broken_call_is_named(changes: dict[str, Any], message: str) -> None:
         ({"work_info": indices(WORKS, 7)}, "work_info: expected shape"),
         ({"work_indptr": indices(1)}, "work_indptr: expected a unit"),
         ({"reduce_indptr": indices(2)}, "reduce_indptr: expected shape"),
-        ({"mode": "split"}, r"qo_indptr: expected shape \[3\], got \[6\]"),
+        ({"mode": "split"}, r"qo_indptr: expected shape \[1, 3\], got \[6\]"),
     ],
 )
 def test_a_broken_persistent_call_is_named(changes: dict[str, Any], message: str) -> None:
