@@ -173,7 +173,9 @@ def choose(
             raise NotImplementedError(
                 f"decode: implementation={chosen!r}: {reason}; served for this call: {served}"
             )
-    return Choice(chosen, plan if chosen == "asm" else None, refused)
+    better = candidates[: candidates.index(chosen)]
+    passed_over = {name: reason for name, reason in refused.items() if name in better}
+    return Choice(chosen, plan if chosen == "asm" else None, passed_over)
 
 
 def _check_kernel(call: Call, target: Target) -> None:

@@ -278,6 +278,15 @@ def test_the_best_that_can_be_launched(
     assert only_call(lowered).target == "jax_mla_decode_kernel_rocm_v1"
 
 
+def test_what_is_no_better_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, with_aiter: None, fresh_warnings: None
+) -> None:
+    monkeypatch.setattr(native, "LAUNCHES", frozenset({("rocm", "asm")}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert only_call(ir.lower(case(), "rocm")).target == "jax_mla_decode_asm_rocm_v1"
+
+
 @pytest.mark.parametrize(
     ("platform", "made", "options", "message"),
     [
@@ -352,6 +361,36 @@ def test_refusals_name_what_is_served(
 ) -> None:
     with pytest.raises(NotImplementedError, match=message):
         ir.lower(made(), platform, **options)
+
+
+@pytest.mark.parametrize(
+    ("heads", "target", "tokens", "refusal"),
+    [
+        (4, MI300X, 2**32 // 1152, None),  # tokens of 1152 bytes, just below 4 GiB
+        (4, MI300X, 2**32 // 1152 + 1, r"a cache of at most 2\*\*32 bytes, got 4294968192"),
+        (4, MI300X, 2**24 + 1, r"at most 2\*\*24 tokens in the cache, got 16777217"),
+        (64, MI300X, 2**26, r"at most 2\*\*24 tokens in the cache, got 67108864"),
+        (64, MI355X, 2**26, None),  # its kernel has addresses of 64 bits
+    ],
+)
+def test_caches_that_a_kernel_cannot_address_are_refused(
+    heads: int, target: Target, tokens: int, refusal: str | None
+) -> None:
+    struct = jax.ShapeDtypeStruct
+    operands = (
+        struct((2, heads, 576), jnp.bfloat16),
+        struct((tokens, 1, 576), jnp.bfloat16),
+        struct((2,), jnp.int32),
+        struct((2, 160), jnp.int32),
+    )
+    decode = functools.partial(jax_mla.decode, scale=0.1, implementation="asm", target=target)
+    traced = jax.jit(decode).trace(*operands)
+    if refusal is None:
+        call = only_call(traced.lower(lowering_platforms=("rocm",)))
+        assert call.operands[1] == ((tokens, 1, 576), "bf16")
+    else:
+        with pytest.raises(NotImplementedError, match=refusal):
+            traced.lower(lowering_platforms=("rocm",))
 
 
 # --- Without the plugin, and on paper -------------------------------------------------------------
