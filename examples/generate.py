@@ -39,6 +39,9 @@ def main() -> int:
     )
     parser.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
     parser.add_argument("--page-size", type=int, default=64, metavar="TOKENS")
+    parser.add_argument(
+        "--mode", choices=("split", "persistent"), default="split", help="of decode, on ROCm"
+    )
     parser.add_argument("--dtype", choices=configs.DTYPES, help="default: the checkpoint's")
     parser.add_argument(
         "--check",
@@ -64,6 +67,7 @@ def main() -> int:
         batch=len(prompts),
         capacity=max(map(len, prompts)) + args.max_new_tokens,
         page_size=args.page_size,
+        mode=args.mode,
     )
     printer = Printer(tokenizer, args.prompt)
     run = generate(engine, prompts, args.max_new_tokens, config.eos_token_ids, printer)

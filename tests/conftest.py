@@ -17,6 +17,9 @@ import hypothesis
 import jax
 import pytest
 
+from jax_mla import aiter, native
+from jax_mla.target import resolve
+
 # The same examples every time, so that a gate does not change on its own (others are drawn with
 # --hypothesis-profile=explore); a loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("explore", deadline=None)
@@ -66,3 +69,12 @@ def x64() -> Iterator[None]:
 def platform(pytestconfig: pytest.Config) -> str:
     """The platform's description, as in the header."""
     return platforms.description(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def aiter_kernels() -> None:
+    """Skips where AITER's kernels, or stand-ins for them, cannot be launched."""
+    if ("rocm", "asm") not in native.LAUNCHES:
+        pytest.skip(native.ABSENT or "built without device code")
+    if absent := aiter.discover(resolve(None, "rocm").arch).absent:
+        pytest.skip(absent)

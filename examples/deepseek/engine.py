@@ -45,7 +45,14 @@ class Engine:
     """
 
     def __init__(
-        self, config: Config, params: Params, *, batch: int, capacity: int, page_size: int
+        self,
+        config: Config,
+        params: Params,
+        *,
+        batch: int,
+        capacity: int,
+        page_size: int,
+        mode: str = "split",
     ):
         pages_per_seq = -(-capacity // page_size)
         self._params = params
@@ -56,8 +63,9 @@ class Engine:
             for _ in params.layers
         ]
         start = time.perf_counter()
-        self._prefill = self._compile(config, CHUNK)
-        self._decode = self._compile(config, 1)
+        # Persistent mode is for few queries a sequence.
+        self._prefill = self._compile(config, CHUNK, "split")
+        self._decode = self._compile(config, 1, mode)
         self.compile_seconds = time.perf_counter() - start
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> list[Prediction]:
@@ -76,11 +84,11 @@ class Engine:
         self._lengths = self._lengths + 1
         return self._run(self._decode, tokens[:, None])
 
-    def _compile(self, config: Config, q_len: int) -> Any:
+    def _compile(self, config: Config, q_len: int, mode: str) -> Any:
         tokens = np.zeros((len(self._lengths), q_len), np.int32)
-        jitted = jax.jit(step, static_argnums=0, donate_argnums=2)
+        jitted = jax.jit(step, static_argnums=(0, 6), donate_argnums=2)
         arguments = (self._params, self._caches, tokens, self._lengths, self._page_indices)
-        return jitted.lower(config, *arguments).compile()
+        return jitted.lower(config, *arguments, mode).compile()
 
     def _run(self, compiled: Any, tokens: jax.Array) -> Prediction:
         prediction: Prediction

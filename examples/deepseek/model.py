@@ -75,6 +75,7 @@ def step(
     tokens: jax.Array,
     lengths: jax.Array,
     page_indices: jax.Array,
+    mode: str = "split",
 ) -> tuple[Prediction, list[jax.Array]]:
     """Appends new tokens to the caches and predicts what follows the last of them.
 
@@ -87,6 +88,7 @@ def step(
       tokens: int32 `[batch, q_len]`.
       lengths: int32 `[batch]`, the tokens of each row, with the new ones.
       page_indices: int32 `[batch, pages_per_seq]`.
+      mode: how the keys are shared out on the GPU, "split" or "persistent"; see `make_metadata`.
 
     Returns:
       the prediction, and the new caches.
@@ -104,6 +106,7 @@ def step(
         q_len=q_len,
         q_dtype=caches[0].dtype,
         kv_dtype=caches[0].dtype,
+        mode=mode,
     )
 
     def attend(number: int, weights: Attention, new: Projected) -> jax.Array:

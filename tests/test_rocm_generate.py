@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""examples/generate.py's engine on ROCm with AITER's kernels: the CPU's tokens, nothing moved."""
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+
+import demo_checkpoint
+from deepseek import checkpoint
+from deepseek import config as configs
+from deepseek.check import BOUNDS
+from deepseek.engine import Engine
+
+from jax_mla.kernels import MODES
+
+pytestmark = [pytest.mark.rocm, pytest.mark.usefixtures("aiter_kernels")]
+
+PROMPTS = [list(b"Latent"), list(b"One row a token.")]
+NEW_TOKENS = 8
+PAGE_SIZE = 8
+CAPACITY = max(map(len, PROMPTS)) + NEW_TOKENS
+
+
+class Run(NamedTuple):
+    """What an engine predicted, and the program of its decode step."""
+
+    tokens: np.ndarray  # [batch, NEW_TOKENS]
+    logits: np.ndarray  # [NEW_TOKENS, batch, vocab]
+    text: str
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("demo")
+    demo_checkpoint.write(folder)
+    return folder
+
+
+def generate(folder: Path, platform: str, mode: str) -> Run:
+    with jax.default_device(jax.devices(platform)[0]):
+        config = configs.read(folder)
+        params = checkpoint.load(folder, config, config.dtype)
+        engine = Engine(
+            config,
+            params,
+            batch=len(PROMPTS),
+            capacity=CAPACITY,
+            page_size=PAGE_SIZE,
+            mode=mode,
+        )
+        predictions = engine.prefill(PROMPTS)[-1:]
+        while len(predictions) < NEW_TOKENS:
+            predictions.append(engine.decode(predictions[-1].token))
+        tokens = np.stack([np.asarray(p.token) for p in predictions], axis=1)
+        logits = np.stack([np.asarray(p.logits) for p in predictions])
+    return Run(tokens, logits, engine._decode.as_text())
+
+
+def calls(text: str, what: str) -> int:
+    return len(re.findall(rf'custom_call_target="jax_mla_{what}_rocm_v1"', text))
+
+
+def moved(text: str, shape: Sequence[int]) -> list[str]:
+    """The operations that copy or convert as many numbers as `shape` has, however they lie."""
+    found = re.finditer(r"\w+\[([\d,]+)\]\S* (copy|copy-start|convert|transpose)\(", text)
+    return [m[0] for m in found if math.prod(map(int, m[1].split(","))) == math.prod(shape)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_eight_greedy_tokens_are_those_of_the_cpu(demo: Path, mode: str) -> None:
+    gpu, cpu = (generate(demo, platform, mode) for platform in ("rocm", "cpu"))
+    np.testing.assert_array_equal(gpu.tokens, cpu.tokens)
+    assert len(set(gpu.tokens.ravel().tolist())) > NEW_TOKENS / 2  # not a constant
+    error = np.abs(gpu.logits - cpu.logits).max() / np.abs(cpu.logits).max()
+    assert error < BOUNDS["bfloat16"]
+
+    layers = demo_checkpoint.CONFIG["num_hidden_layers"]
+    assert calls(gpu.text, "decode_asm") == layers
+    assert calls(gpu.text, "metadata") == 1
+    assert "all-gather" not in gpu.text
+    pages = len(PROMPTS) * -(-CAPACITY // PAGE_SIZE) + 1
+    assert f"bf16[{pages},{PAGE_SIZE},576]" in gpu.text
+    assert not moved(gpu.text, (pages, PAGE_SIZE, 576))
