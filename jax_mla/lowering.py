@@ -217,7 +217,7 @@ def _decode_asm(
 ) -> tuple[jax.Array, jax.Array]:
     """The custom call of AITER's kernels, which says all that the handler has to know of them."""
     q, *others = operands
-    # Constants of the program, of rank 2: for such vectors XLA would launch a kernel that makes them.
+    # Constants of the program, of rank 2: XLA would launch a kernel to make such a vector.
     steps = [_multiples(call.batch, call.q_len)]
     if plan.mode == "split":
         steps.append(_multiples(call.batch, plan.num_kv_splits))

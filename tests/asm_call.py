@@ -3,9 +3,14 @@
 
 from typing import Any
 
+import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jax_mla import aiter, asm, lowering
+from jax_mla.metadata import metadata_arrays
+from jax_mla.target import resolve
 
 TARGET = "jax_mla_decode_asm_rocm_v1"
 OPERANDS = (
@@ -69,6 +74,53 @@ def persistent_call() -> dict[str, Any]:
         "work_info": indices(WORKS, 8),
         "reduce_indptr": indices(BATCH + 1),
         "workspace": workspace(WORKS * PADDED, extra=256),
+    }
+
+
+def of(
+    case: cases.Case, *, mode: str = "split", num_kv_splits: int | None = None
+) -> dict[str, Any]:
+    """The call that decode makes of a case on the device at hand."""
+    target = resolve(None, "rocm")
+    call = lowering.make_call(case.q, case.kv_pages, case.page_indices, case.latent_dim)
+    plan = asm.plan(call, target, mode=mode, num_kv_splits=num_kv_splits)
+    q, kv_pages, lengths, page_indices = case.operands
+    names = ("kv_indptr", "kv_indices", "work_indptr", "work_info", "reduce_indptr")
+    arrays = metadata_arrays(
+        lengths,
+        page_indices,
+        page_size=call.page_size,
+        num_pages=call.num_pages,
+        works=plan.works,
+    )
+    steps = jnp.arange(call.batch + 1, dtype=jnp.int32)[None]
+    rows = (call.batch, call.q_len, call.heads)
+    scales = {"q_scale": case.q_scale, "kv_scale": case.kv_scale}
+    return {
+        "q": plan.heads.apply(q),
+        "kv_pages": kv_pages,
+        "lengths": lengths,
+        "page_indices": page_indices,
+        **dict(zip(names, arrays, strict=False)),
+        "qo_indptr": steps * call.q_len,
+        "num_kv_splits_indptr": steps * plan.num_kv_splits if mode == "split" else None,
+        **{name: jnp.float32(x.item()) for name, x in scales.items() if x is not None},
+        "out": struct((*rows, case.latent_dim), jnp.bfloat16),
+        "lse": struct(rows, jnp.float32),
+        "workspace": struct((plan.workspace_bytes,), jnp.uint8),
+        "heads": np.int64(plan.heads.heads),
+        "padded_heads": np.int64(plan.heads.padded_heads),
+        "head_stride": np.int64(plan.heads.head_stride),
+        "mode": mode,
+        "num_kv_splits": np.int64(plan.num_kv_splits),
+        "scale": np.float32(case.scale),
+        "arch": target.arch,
+        "compute_units": np.int64(target.compute_units),
+        "code_object": aiter.find(plan.kernel).sha256,
+        "workgroup_rows": np.int64(plan.kernel.rows),
+        "row_argument": np.int64(plan.row_argument),
+        "kv_block": np.int64(plan.kernel.kv_block),
+        "scale_out": plan.kernel.kv_scale == "scores",
     }
 
 

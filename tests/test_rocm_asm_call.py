@@ -117,7 +117,7 @@ def test_our_own_kernels_are_not_there_yet() -> None:
         ({"num_kv_splits": np.int64(0)}, "num_kv_splits: expected a positive number"),
         ({"kv_block": np.int64(0)}, "kv_block: expected a positive number, got 0"),
         ({"mode": "both"}, "mode: expected split or persistent, got both"),
-        ({"mode": "persistent"}, r"work_info: expected shape \[3, 8\], got \[3\]"),
+        ({"mode": "persistent"}, r"work_indptr: expected shape"),
     ],
 )
 def test_a_broken_call_is_named(changes: dict[str, Any], message: str) -> None:

@@ -113,7 +113,9 @@ void set_memory(Launch &launch, Context &context, const emu_launch_config &confi
     launch.memory.add(std::move(allocation));
     return launch.memory.allocations.back().get();
   };
-  const size_t arguments = std::max<size_t>(launch.kernel->kernarg_bytes, config.kernarg_bytes);
+  // To the end of a line of 64 bytes, as the segment is so aligned: LLVM widens loads up to there.
+  const size_t declared = std::max<size_t>(launch.kernel->kernarg_bytes, config.kernarg_bytes);
+  const size_t arguments = (declared + 63) & ~size_t{63};
   if (arguments)
     add(launch.kernarg, arguments, "kernel arguments", false, true)->track = context.kernarg_track;
   add(launch.packet, 64, "dispatch packet", false, false);
