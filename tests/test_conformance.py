@@ -88,6 +88,7 @@ FAULTS: list[tuple[tuple[str, str], Any, str]] = [
     (WORKS, ("return;  // and drops", "continue;  // and drops"), "rows of out that are written"),
     (WORKS, {"WHOLE_LSE": 1}, "final, rows of lse that are written"),
     (FP8, {"SCALED": 0}, "partial"),
+    (SIGNED, {"LAST_QUERY_BY_INDPTR": 0}, "not numbered"),
     (SIGNED, {"SIGNED_MASK": 0}, "expected unseen 0 - -, got unseen finite - -"),
     (WIDE, {"WIDE": 0}, "expected outside, got results"),
 ]
@@ -105,8 +106,9 @@ def _folder_of_faulty(row: Kernel, fault: Any, tmp_path: Path) -> Path:
     """One stand-in in it: with other macros, or with another text in the source."""
     source, macros = stand_ins.SOURCE, fault
     if isinstance(fault, tuple):
-        text, source, macros = source.read_text(), tmp_path / source.name, {}
+        text, macros = source.read_text(), {}
         assert text.count(fault[0]) == 1
+        source = shutil.copytree(source.parent, tmp_path / "faulty") / source.name
         source.write_text(text.replace(*fault))
     place = tmp_path / row.arch / "mla" / f"{row.file}.co"
     place.parent.mkdir(parents=True)
