@@ -8,6 +8,7 @@ from typing import Any
 import aiter_decode
 import conformance
 import pytest
+import record_conformance
 import stand_ins
 from conformance import cases
 from conformance.compare import Comparison
@@ -30,6 +31,14 @@ def compare(arch: str, file: str, root: Path | None, options: dict[str, int]) ->
         for case in cases.of(row):
             comparison.add(case, vector["cases"][case.name], observe(case, root, **options))
     return comparison
+
+
+def test_each_code_object_has_its_vector() -> None:
+    vectors = {path.name for path in conformance.FOLDER.glob("*.json")}
+    assert vectors == {conformance.path(*names).name for names in FILES}
+    for names, (row, *_) in conformance.files().items():
+        vector = conformance.load(*names)
+        assert (vector["sha256"], vector["recorder"]) == (row.sha256, record_conformance.VERSION)
 
 
 @pytest.fixture(scope="module")

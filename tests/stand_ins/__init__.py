@@ -12,7 +12,7 @@ import csv
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,7 +34,8 @@ def folder(archs: Sequence[str] = kernels.ARCHES) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:  # many tests may ask at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _folder([kernel for arch in archs for kernel in _files(arch)])
+        files = conformance.files().items()
+        return _folder([rows[0] for (arch, _), rows in files if arch in archs])
 
 
 def _folder(wanted: Sequence[Kernel]) -> Path:
@@ -56,12 +57,6 @@ def _folder(wanted: Sequence[Kernel]) -> Path:
     for path in (rough, *rough.rglob("*")):  # nobody else may write them: they are code
         path.chmod(0o755 if path.is_dir() else 0o644)
     return rough.rename(made)
-
-
-def _files(arch: str) -> Iterator[Kernel]:
-    """A row of the table for each code object."""
-    rows = {k.file: k for k in reversed(kernels.TABLE) if k.arch == arch and k.selectable}
-    return reversed(rows.values())
 
 
 def _write_table(path: Path, arch: str) -> None:
