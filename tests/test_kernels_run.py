@@ -5,6 +5,8 @@ AITER's code objects on the emulated GPU, against float64. Set JAX_MLA_AITER_DIR
 of an AITER checkout.
 """
 
+from pathlib import Path
+
 import aiter_decode
 import pytest
 from aiter_decode import (
@@ -26,9 +28,9 @@ pytestmark = pytest.mark.skipif(
 ROWS = [(k, q_len) for k in kernels.TABLE for q_len in k.q_lens]
 
 
-def worst(k: kernels.Kernel, q_len: int) -> Errors:
+def worst(k: kernels.Kernel, q_len: int, root: Path | None = None) -> Errors:
     """Lengths around multiples of the block, many blocks, ragged; cuts at and off the block."""
-    kernel, block, more = of_row(k, q_len), k.kv_block, q_len - 1
+    kernel, block, more = of_row(k, q_len, root), k.kv_block, q_len - 1
     errors = Errors()
     if k.mode == "split":
         splits = [([1, block - 1, block], k.min_splits), ([block + 1, 10 * block + 7, 17], 2)]
