@@ -218,7 +218,7 @@ def _decode_asm(
     """The custom call of AITER's kernels, which says all that the handler has to know of them."""
     q, *others = operands
     # Constants of the program, of rank 2: XLA would launch a kernel to make such a vector.
-    steps = [_multiples(call.batch, call.q_len)]
+    steps = [_multiples(plan.heads.groups * call.batch, call.q_len)]
     if plan.mode == "split":
         steps.append(_multiples(call.batch, plan.num_kv_splits))
     return _custom_call(
@@ -242,11 +242,11 @@ def _decode_asm(
     )
 
 
-def _multiples(batch: Any, step: int) -> Any:
-    """int32 `[1, batch + 1]`: 0, step, 2 * step and so on."""
-    if isinstance(batch, int):
-        return np.arange(batch + 1, dtype=np.int32)[None] * np.int32(step)
-    return jax.lax.broadcasted_iota(jnp.int32, (1, batch + 1), 1) * step
+def _multiples(last: Any, step: int) -> Any:
+    """int32 `[1, last + 1]`: 0, step, 2 * step and so on to last * step."""
+    if isinstance(last, int):
+        return np.arange(last + 1, dtype=np.int32)[None] * np.int32(step)
+    return jax.lax.broadcasted_iota(jnp.int32, (1, last + 1), 1) * step
 
 
 def _code_object(kernel: Kernel) -> str:

@@ -21,8 +21,9 @@ from jax_mla import compat
 
 # Blocks that a sequence costs besides its own (AITER's planner, page size 1).
 OVERHEAD = 16
-# int32 fields of a work: sequence, first row of its partial results, rows of q from, to, positions
-# in kv_indices from, to, keys of the sequence after those, unused.
+# int32 fields of a work: its place in q, which is group * batch + sequence (some kernels look up in
+# qo_indptr where that ends, and mask by it), first row of its partial results, rows of q from, to,
+# positions in kv_indices from, to, keys of the sequence after those, unused.
 WORK_FIELDS = 8
 # Partial results are written and read again: at most this part of what is read of the cache.
 _PARTIAL_TRAFFIC = 0.1
@@ -99,13 +100,13 @@ def make_plan(kv_indptr: jax.Array, plan: Plan) -> tuple[jax.Array, jax.Array, j
     end = jnp.where(last, lengths[job], _start(pieces, job, piece + 1) * plan.block)
 
     sequence, group = job // plan.groups, job % plan.groups
-    row = (group * batch + sequence) * plan.q_len
+    place = group * batch + sequence
     base = kv_indptr[sequence]
     fields = (
-        sequence,
+        place,
         slots * plan.q_len,
-        row,
-        row + plan.q_len,
+        place * plan.q_len,
+        (place + 1) * plan.q_len,
         base + first,
         base + end,
         lengths[job] - end,

@@ -94,6 +94,7 @@ def of(
         works=plan.works,
     )
     steps = jnp.arange(call.batch + 1, dtype=jnp.int32)[None]
+    places = jnp.arange(plan.heads.groups * call.batch + 1, dtype=jnp.int32)[None]
     rows = (call.batch, call.q_len, call.heads)
     scales = {"q_scale": case.q_scale, "kv_scale": case.kv_scale}
     return {
@@ -102,7 +103,7 @@ def of(
         "lengths": lengths,
         "page_indices": page_indices,
         **dict(zip(names, arrays, strict=False)),
-        "qo_indptr": steps * call.q_len,
+        "qo_indptr": places * call.q_len,
         "num_kv_splits_indptr": steps * plan.num_kv_splits if mode == "split" else None,
         **{name: jnp.float32(x.item()) for name, x in scales.items() if x is not None},
         "out": struct((*rows, case.latent_dim), jnp.bfloat16),

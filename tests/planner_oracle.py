@@ -243,7 +243,7 @@ def all_partial(
         t = tiles[piece.tile]
         base, length = kv_start[t.sequence], lengths[t.sequence]
         work_info[i] = (
-            t.sequence, i * q_len, t.q_start, t.q_end, base + piece.start, base + piece.end,
+            t.q_start // q_len, i * q_len, t.q_start, t.q_end, base + piece.start, base + piece.end,
             length - piece.end, 0,
         )  # fmt: skip
         work_indptr[piece.unit + 1 :] += 1

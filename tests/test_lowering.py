@@ -98,8 +98,8 @@ def test_attributes_and_operands_of_the_call(target: Target) -> None:
         ((2, 10), "i32"),
         ((3,), "i32"),
         ((320,), "i32"),
-        ((3,), "i32"),
-        ((3,), "i32"),
+        ((1, 3), "i32"),
+        ((1, 3), "i32"),
     ]
     assert call.sources[-2:] == ["stablehlo.constant"] * 2  # which no launch makes
     workspace = 2 * 7 * 16 * (512 + 1) * 4
@@ -189,7 +189,7 @@ def test_operands_of_persistent_mode(heads: int, groups: int, vmap: bool) -> Non
         ((sequences + 1,), "i32"),
         ((works, 8), "i32"),
         ((sequences + 1,), "i32"),
-        ((3,), "i32"),
+        ((1, sequences + 1), "i32"),
     ]
     assert call.results == [
         ((2, 4, heads, 512), "bf16"),

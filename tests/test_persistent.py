@@ -45,12 +45,12 @@ def check(lengths: list[int], plan: Plan, arrays: tuple[Any, ...]) -> None:
         jobs, itertools.pairwise(reduce_indptr), strict=True
     ):
         length, at = lengths[sequence], starts[sequence]
-        q_start = (group * len(lengths) + sequence) * plan.q_len
+        place = group * len(lengths) + sequence
         assert (begin == end) == (length == 0)  # no work without keys, no keys without work
         for i in range(begin, end):
-            batch, partial, q_from, q_to, first, last, after, unused = work_info[i]
-            assert (batch, partial, unused) == (sequence, i * plan.q_len, 0)
-            assert (q_from, q_to) == (q_start, q_start + plan.q_len)
+            where, partial, q_from, q_to, first, last, after, unused = work_info[i]
+            assert (where, partial, unused) == (place, i * plan.q_len, 0)
+            assert (q_from, q_to) == (place * plan.q_len, (place + 1) * plan.q_len)
             assert first == at and first < last  # in order, each key once
             assert after == starts[sequence] + length - last
             # Kernels do not mask a query that sees nothing of a piece.

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 GROUPS = {
+    "qo_indptr": indices(1, 2 * BATCH + 1),
     "q": jnp.zeros((2 * BATCH, 1, PADDED, 576), jnp.bfloat16),
     "heads": np.int64(20),
     "padded_heads": np.int64(2 * PADDED),

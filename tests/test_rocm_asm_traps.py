@@ -181,6 +181,7 @@ def test_groups_of_heads_are_launches_of_their_own(platform: str) -> None:
     rows = jnp.pad(case.q, ((0, 0), (0, 0), (0, 12), (0, 0)))
     groups = asm_call.of(case, num_kv_splits=2) | {
         "q": rows.reshape(2, 1, 2, 16, 576).transpose(2, 0, 1, 3, 4).reshape(4, 1, 16, 576),
+        "qo_indptr": jnp.arange(5, dtype=jnp.int32)[None],
         "padded_heads": np.int64(32),
         "code_object": aiter.find(kernel).sha256,
         "workgroup_rows": np.int64(16),
@@ -189,7 +190,11 @@ def test_groups_of_heads_are_launches_of_their_own(platform: str) -> None:
         "workspace": asm_call.workspace(2 * 2 * 32),
     }
     assert is_right(case, groups)
-    together = groups | {"q": rows, "row_argument": np.int64(32)}
+    together = groups | {
+        "q": rows,
+        "qo_indptr": jnp.arange(3, dtype=jnp.int32)[None],
+        "row_argument": np.int64(32),
+    }
     assert times_written(together) > times_written(groups)
 
 
@@ -200,6 +205,18 @@ def times_written(call: dict[str, Any]) -> float:
     traffic = [launch.counters.traffic for launch in records.launches]
     written = [t["partial_lse"] for t in traffic if "kv_pages" in t]
     return sum(t.written_total for t in written) / sum(t.written_distinct for t in written)
+
+
+def test_a_work_is_masked_by_its_place_in_q() -> None:
+    """Which is not its sequence's number where there are several groups of heads."""
+    if resolve(None, "rocm").arch != "gfx950":
+        pytest.skip("kernels of gfx950 alone look the place up in qo_indptr")
+    case = cases.make(128, 2, 16, "bf16", (40, 33), capacity=48, first_row=True)
+    call = asm_call.of(case, mode="persistent")
+    assert call["q"].shape[0] == 4  # two groups
+    assert is_right(case, call)
+    sequences = call["work_info"].at[:, 0].set(call["work_info"][:, 0] % 2)
+    assert not is_right(case, call | {"work_info": sequences})
 
 
 def test_eight_heads_are_padded() -> None:

@@ -79,7 +79,7 @@ Status LaunchStage1(const Launcher& launcher, const Kernel& kernel, const Stage1
        {"kv_pages", call.kv, size_t(call.tokens * call.kv_row_bytes), Extent::kRead},
        {"kv_indptr", call.kv_indptr, indptr_bytes, Extent::kRead},
        {"kv_indices", call.kv_indices, call.slots * sizeof(int32_t), Extent::kRead},
-       {"qo_indptr", call.qo_indptr, indptr_bytes, Extent::kRead},
+       {"qo_indptr", call.qo_indptr, (call.sequences + 1) * sizeof(int32_t), Extent::kRead},
        {"num_kv_splits_indptr", call.num_kv_splits_indptr, indptr_bytes, Extent::kRead},
        {"work_pointers", call.work_pointers, 2 * sizeof(uint64_t), Extent::kRead},
        {"work_indptr", call.work_indptr, (call.units + 1) * sizeof(int32_t), Extent::kRead},

@@ -25,7 +25,7 @@ struct Stage1 {
   const void* kv;         // [tokens, width]
   const int32_t* kv_indptr;             // [batch + 1]
   const int32_t* kv_indices;            // [slots]
-  const int32_t* qo_indptr;             // [batch + 1], q_len apart
+  const int32_t* qo_indptr;             // [sequences + 1], q_len apart
   const int32_t* num_kv_splits_indptr;  // [batch + 1], num_kv_splits apart; split mode
   const uint64_t* work_pointers;        // addresses of work_indptr and work_info; persistent mode
   const int32_t* work_indptr;           // [units + 1]; persistent mode

@@ -80,7 +80,7 @@ ffi::Error CheckAttributes(const DecodeAsmAttributes& a) {
 
 // kv_indptr i32 [batch + 1], kv_indices i32 [batch * capacity], in persistent mode work_indptr i32
 // [units + 1], work_info i32 [works, 8] and reduce_indptr i32 [batch * groups + 1]; then qo_indptr
-// i32 [1, batch + 1], in split mode num_kv_splits_indptr i32 [1, batch + 1].
+// i32 [1, batch * groups + 1], in split mode num_kv_splits_indptr i32 [1, batch + 1].
 ffi::Error ReadMetadata(Operands& in, const DecodeCall& call, bool persistent, AsmOperands& asm_) {
   constexpr auto kI32 = ffi::DataType::S32;
   const int64_t jobs = call.batch * call.groups;
@@ -100,7 +100,7 @@ ffi::Error ReadMetadata(Operands& in, const DecodeCall& call, bool persistent, A
         next("work_info", {jobs + asm_.units - 1, sizeof(Work) / sizeof(int)}, asm_.work_info));
     JAX_MLA_RETURN_IF_ERROR(next("reduce_indptr", {jobs + 1}, asm_.reduce_indptr));
   }
-  JAX_MLA_RETURN_IF_ERROR(next("qo_indptr", {1, call.batch + 1}, asm_.qo_indptr));
+  JAX_MLA_RETURN_IF_ERROR(next("qo_indptr", {1, jobs + 1}, asm_.qo_indptr));
   if (persistent) return ffi::Error::Success();
   return next("num_kv_splits_indptr", {1, call.batch + 1}, asm_.num_kv_splits_indptr);
 }

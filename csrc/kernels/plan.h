@@ -6,9 +6,9 @@ namespace jax_mla {
 
 // A run of keys of one sequence, and of one group of heads, that one unit works on.
 struct alignas(16) Work {
-  int sequence;
+  int place;        // in q, which lies [groups, batch, q_len]: group * batch + sequence
   int partial_row;  // first row of its partial results: its number times q_len
-  int q_begin;      // rows of q, which lie [groups, batch, q_len]
+  int q_begin;      // rows of q
   int q_end;
   int kv_begin;     // positions in kv_indices
   int kv_end;

@@ -101,17 +101,17 @@ struct Piece {
 DEVICE Work WorkOf(const PlanArguments& a, const Piece& piece, i32 load, i32 number) {
   const i32 sequence = SequenceOf(a, piece.job);
   const i32 group = piece.job - sequence * a.groups;
-  const i32 row = (group * a.batch + sequence) * a.q_len;
+  const i32 place = group * a.batch + sequence;
   const i32 base = a.kv_indptr[sequence];
   const i32 length = a.kv_indptr[sequence + 1] - base;
   const i32 loads_end = (piece.lead + piece.index * load) * a.block;
   const i32 begin = piece.index == 0 ? 0 : loads_end - load * a.block;
   const i32 end = piece.last ? length : loads_end;
   Work work;
-  work.sequence = sequence;
+  work.place = place;
   work.partial_row = number * a.q_len;
-  work.q_begin = row;
-  work.q_end = row + a.q_len;
+  work.q_begin = place * a.q_len;
+  work.q_end = (place + 1) * a.q_len;
   work.kv_begin = base + begin;
   work.kv_end = base + end;
   work.keys_after = length - end;
