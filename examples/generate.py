@@ -57,18 +57,18 @@ def main() -> int:
         validate(config, prompts, args.max_new_tokens, args.page_size)
         dtype = args.dtype or config.dtype
         params = checkpoint.load(args.checkpoint, config, dtype)
+        report("load", f"{dtype} weights in {time.perf_counter() - start:.2f} s")
+        engine = Engine(
+            config,
+            params,
+            batch=len(prompts),
+            capacity=max(map(len, prompts)) + args.max_new_tokens,
+            page_size=args.page_size,
+            mode=args.mode,
+        )
     except (OSError, ValueError, NotImplementedError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
-    report("load", f"{dtype} weights in {time.perf_counter() - start:.2f} s")
 
-    engine = Engine(
-        config,
-        params,
-        batch=len(prompts),
-        capacity=max(map(len, prompts)) + args.max_new_tokens,
-        page_size=args.page_size,
-        mode=args.mode,
-    )
     printer = Printer(tokenizer, args.prompt)
     run = generate(engine, prompts, args.max_new_tokens, config.eos_token_ids, printer)
     printer.finish()

@@ -367,8 +367,11 @@ def run_generate(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("prompts", "dtype"),
-    [(["A row a token."], "float32"), (["Short.", "A longer one."], "bfloat16")],
+    ("prompts", "dtype", "mode"),
+    [
+        (["A row a token."], "float32", "split"),
+        (["Short.", "A longer one."], "bfloat16", "persistent"),
+    ],
 )
 def test_generate_checks_itself(
     demo: Path,
@@ -376,9 +379,10 @@ def test_generate_checks_itself(
     capsys: pytest.CaptureFixture[str],
     prompts: list[str],
     dtype: str,
+    mode: str,
 ) -> None:
     args = [word for prompt in prompts for word in ("--prompt", prompt)]
-    args += ["--max-new-tokens", "8", "--dtype", dtype, "--check"]
+    args += ["--max-new-tokens", "8", "--dtype", dtype, "--mode", mode, "--check"]
     assert run_generate(monkeypatch, str(demo), *args) == 0
     out, err = capsys.readouterr()
     for prompt in prompts:
@@ -403,6 +407,10 @@ def test_generate_fails_beyond_the_bound(
         (["--prompt", "a" * 1000], "expected at most max_position_embeddings 1024"),
         (["--prompt", "a", "--max-new-tokens", "0"], "--max-new-tokens: expected 1 or more"),
         (["--prompt", "a", "--page-size", "-1"], "--page-size: expected 1 or more"),
+        (
+            ["--prompt", "a", "--mode", "persistent", "--dtype", "float32"],
+            "mode='persistent': expected a bfloat16 or float8 q, got float32",
+        ),
     ],
 )
 def test_generate_refuses(

@@ -20,6 +20,7 @@ from deepseek import config as configs
 from deepseek.check import BOUNDS
 from deepseek.engine import Engine
 
+import jax_mla
 from jax_mla.kernels import MODES
 
 pytestmark = [pytest.mark.rocm, pytest.mark.usefixtures("aiter_kernels")]
@@ -90,3 +91,12 @@ def test_eight_greedy_tokens_are_those_of_the_cpu(demo: Path, mode: str) -> None
     pages = len(PROMPTS) * -(-CAPACITY // PAGE_SIZE) + 1
     assert f"bf16[{pages},{PAGE_SIZE},576]" in gpu.text
     assert not moved(gpu.text, (pages, PAGE_SIZE, 576))
+
+
+def test_a_cache_that_is_copied_is_noticed() -> None:
+    """Where the caller keeps it, for one."""
+    pool = jax_mla.init_cache(7, PAGE_SIZE)
+    operands = (pool, pool[:2, :1], np.array([1, 2], np.int32), np.array([[1], [2]], np.int32))
+    for donated, copies in ((), 1), ((0,), 0):
+        step = jax.jit(jax_mla.append, donate_argnums=donated)
+        assert len(moved(step.lower(*operands).compile().as_text(), pool.shape)) == copies
