@@ -17,18 +17,11 @@ import pytest
 from emulator.runtime import Runtime
 
 import jax_mla
-from jax_mla import aiter, kernels, native
+from jax_mla import aiter, kernels
 from jax_mla.target import resolve
 
 
-def why_not() -> str | None:
-    if not native.LAUNCHES:
-        return "built without device code"
-    target = resolve(None, "rocm")
-    return aiter.discover(target.arch).absent if target.arch in kernels.ARCHES else "no GPU of AMD"
-
-
-pytestmark = [pytest.mark.rocm, pytest.mark.skipif(bool(why_not()), reason=why_not() or "")]
+pytestmark = [pytest.mark.rocm, pytest.mark.usefixtures("aiter_kernels")]
 
 
 def fp8() -> str:
