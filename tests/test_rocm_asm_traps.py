@@ -20,7 +20,6 @@ import jax_mla
 from jax_mla import aiter, kernels
 from jax_mla.target import resolve
 
-
 pytestmark = [pytest.mark.rocm, pytest.mark.usefixtures("aiter_kernels")]
 
 
