@@ -3,6 +3,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -122,3 +123,16 @@ def pairwise() -> list[tuple[int, int, int, str]]:
         for i, heads in enumerate(HEADS)
         for j, dtypes in enumerate(DTYPES)
     ]
+
+
+def covering(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Some of the rows, which hold every pair of values of every two columns that the rows hold."""
+
+    def pairs(row: tuple[Any, ...]) -> set[Any]:
+        return set(itertools.combinations(enumerate(row), 2))
+
+    chosen, missing = [], set().union(*map(pairs, rows))
+    while missing:
+        chosen.append(max(rows, key=lambda row: len(pairs(row) & missing)))
+        missing -= pairs(chosen[-1])
+    return chosen
