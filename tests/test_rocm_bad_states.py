@@ -4,12 +4,8 @@
 Each state is entered in a process of its own, which ends with a call that is in order.
 """
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +17,7 @@ import compare
 import jax
 import numpy as np
 import oracle
+import processes
 import pytest
 
 import jax_mla
@@ -100,22 +97,8 @@ def of_another_platform() -> dict[str, Any]:
 # --- From here ------------------------------------------------------------------------------------
 
 
-def outcome(call: str, **environment: str | None) -> dict[str, Any]:
-    """What a function of this module returns in a new process. None unsets a variable."""
-    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment
-    program = (
-        "import platforms, json, test_rocm_bad_states as test\n"
-        f"print('outcome', json.dumps(test.{call}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={name: value for name, value in variables.items() if value is not None},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout.split("outcome", 1)[1])
-    return result
+def outcome(call: str, **environment: str | None) -> Any:
+    return processes.call("test_rocm_bad_states", call, **environment)
 
 
 def foreign(file: Path) -> None:

@@ -2,8 +2,6 @@
 """A step of an engine as a command buffer: replays with everything changed give the same bits."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+import processes
 import pytest
 from cases import SCALE, Case
 from emulator.runtime import Runtime
@@ -142,10 +141,7 @@ def test_replays_in_any_order_that_streams_allow(
         pytest.skip("asks the emulator")
     path = str(tmp_path / "results.npz")
     settings = f"{os.environ['JAX_MLA_EMULATOR']},streams=random,seed={seed}"
-    program = f"import platforms, test_rocm_command_buffers as test; test.save({path!r})"
-    subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | {"JAX_MLA_EMULATOR": settings}, check=True
-    )
+    processes.call("test_rocm_command_buffers", f"save({path!r})", JAX_MLA_EMULATOR=settings)
     with np.load(path) as results:
         for mode in MODES:
             np.testing.assert_array_equal(results[mode], uncaptured[mode])

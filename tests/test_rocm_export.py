@@ -3,11 +3,7 @@
 
 import dataclasses
 import functools
-import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import compare
 import jax
 import numpy as np
 import oracle
+import processes
 import pytest
 from jax import export
 from jax.experimental import serialize_executable
@@ -52,16 +49,8 @@ def check(results: Any) -> None:
     compare.assert_close(out, lse, *oracle.decode(CASE))
 
 
-def run(program: str, **environment: str) -> str:
-    """What a program prints that knows this module as `test`."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import platforms, test_rocm_export as test\n{program}"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)} | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(call: str, **environment: str) -> Any:
+    return processes.call("test_rocm_export", call, **environment)
 
 
 def save(mode: str, target: Target, hashes: dict[str, str], path: str) -> None:
@@ -83,22 +72,21 @@ def test_exported_where_there_is_no_aiter(mode: str, tmp_path: Path) -> None:
     found = aiter.discover(target.arch).objects
     hashes = {file: code.sha256 for file, code in found.items()}
     run(
-        f"test.save({mode!r}, test.{target!r}, {hashes!r}, {str(path)!r})",
+        f"save({mode!r}, {target!r}, {hashes!r}, {str(path)!r})",
         JAX_PLATFORMS="cpu",
         JAX_MLA_AITER_DIR=str(tmp_path / "no such folder"),
     )
     check(export.deserialize(path.read_bytes()).call(*CASE.operands))
 
 
-def cached() -> None:
-    """In a new process with a compilation cache: prints what came of it."""
+def cached() -> dict[str, int]:
+    """In a new process with a compilation cache: what came of it."""
     events: list[str] = []
     jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
     for mode in MODES:
         check(jax.jit(functools.partial(decode, mode, None))(*CASE.operands))
     names = ("cache_hits", "cache_misses")
-    counts = {name: events.count(f"/jax/compilation_cache/{name}") for name in names}
-    print("cached", json.dumps(counts))
+    return {name: events.count(f"/jax/compilation_cache/{name}") for name in names}
 
 
 def test_the_compilation_cache_serves_a_new_process(tmp_path: Path) -> None:
@@ -108,7 +96,7 @@ def test_the_compilation_cache_serves_a_new_process(tmp_path: Path) -> None:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    first, second = (json.loads(run("test.cached()", **cache).split("cached")[1]) for _ in range(2))
+    first, second = (run("cached()", **cache) for _ in range(2))
     assert first["cache_misses"] >= len(MODES)
     assert second == {"cache_hits": first["cache_misses"], "cache_misses": 0}
 
@@ -128,4 +116,4 @@ def test_a_compiled_program_is_loaded_by_a_new_process(tmp_path: Path) -> None:
         compiled = jax.jit(functools.partial(decode, mode, None)).lower(*CASE.operands).compile()
         paths.append(str(tmp_path / mode))
         Path(paths[-1]).write_bytes(pickle.dumps(serialize_executable.serialize(compiled)))
-    run(f"test.load({paths!r})")
+    run(f"load({paths!r})")
