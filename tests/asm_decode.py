@@ -166,15 +166,14 @@ def parts(case: Case, plan: AsmPlan, group: int) -> list[np.ndarray]:
     begins = np.concatenate([[0], np.cumsum(lengths)])
     result = [np.zeros(length, np.int32) for length in lengths]
     for number, work in enumerate(work_info[: reduce_indptr[-1]].tolist()):
-        sequence, _, row, _, begin, end, _, _ = work
-        if row // (len(lengths) * works.q_len) == group:
+        place, _, _, _, begin, end, _, _ = work
+        its_group, sequence = divmod(place, len(lengths))
+        if its_group == group:
             result[sequence][begin - begins[sequence] : end - begins[sequence]] = number
     return result
 
 
-def check(
-    case: Case, plan: AsmPlan, out: Any, lse: Any, rows: Sequence[int] | None = None
-) -> None:
+def check(case: Case, plan: AsmPlan, out: Any, lse: Any, rows: Sequence[int] | None = None) -> None:
     """Holds a result, or some of its sequences, against float64.
 
     Closely with the weights of the keys rounded as the kernel does.

@@ -140,7 +140,9 @@ def test_padded_heads_equal_those_of_16(mode: str, dtypes: str, q_len: int) -> N
 def test_rows_in_place_of_padding(dtypes: str) -> None:
     case = asm_decode.make(RAGGED, heads=16, dtypes=dtypes)
     if not asm_decode.plan(case, "split").kernel.takes_rows:
-        with pytest.raises(NotImplementedError, match=r"head_plan='rows': .* takes head_plan 'pad'"):
+        with pytest.raises(
+            NotImplementedError, match=r"head_plan='rows': .* takes head_plan 'pad'"
+        ):
             asm_decode.run(case, head_plan="rows")
         return
     counts = range(1, 17)

@@ -82,5 +82,7 @@ def test_what_is_not_of_a_sequence_does_not_matter(mode: str, dtypes: str) -> No
         pytest.skip("AITER has no such kernel")
     case = asm_decode.make(RAGGED, heads=4, dtypes=dtypes, capacity=320)
     assert np.isnan(case.kv_pages.astype(np.float32)).any()
-    for x, y in zip(asm_decode.run(case, mode), asm_decode.run(finite(1, dtypes), mode), strict=True):
+    for x, y in zip(
+        asm_decode.run(case, mode), asm_decode.run(finite(1, dtypes), mode), strict=True
+    ):
         np.testing.assert_array_equal(x, y)
