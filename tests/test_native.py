@@ -72,8 +72,14 @@ def test_the_workspace_is_carved_alike(rows: int, latent_dim: int, pointers: boo
     assert tuple(here) == _native.carve_workspace(rows, latent_dim, pointers)
 
 
-def test_drivers_that_are_not_here_are_reasons() -> None:
-    found, text = _native.driver("cuda")
-    assert found or "libcuda.so.1" in text
+@pytest.mark.parametrize(
+    ("platform", "library"), [("rocm", "libamdhip64.so.7"), ("cuda", "libcuda.so.1")]
+)
+def test_drivers_that_are_not_here_are_reasons(platform: str, library: str) -> None:
+    found, text = _native.driver(platform)
+    assert found or library in text
+
+
+def test_no_such_platform() -> None:
     with pytest.raises(ValueError, match="expected 'rocm' or 'cuda', got 'metal'"):
         _native.driver("metal")
