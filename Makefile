@@ -26,8 +26,8 @@ test-cpu: $(VENV)/ready
 # JAX's own ROCm plugin on emulated GPUs.
 test-rocm-emulated: $(VENV)/ready
 	@if $(MAKE) --no-print-directory $(VENV)/rocm; then \
-	  $(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx942 && \
-	  $(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx950; \
+	  $(BIN)/python -m pytest -n auto -m "not full" --platform rocm-emulated:gfx942 && \
+	  $(BIN)/python -m pytest -n auto -m "not full" --platform rocm-emulated:gfx950; \
 	else \
 	  echo "SKIPPED: the tests on the emulated ROCm, as this JAX's ROCm plugin cannot be had here"; \
 	fi
@@ -36,8 +36,10 @@ test-rocm-emulated: $(VENV)/ready
 rocm-shell: $(VENV)/rocm
 	PYTHONPATH=tests $(BIN)/python -m emulator.environment $(ARCH)
 
-test-full: $(VENV)/ready
+test-full: $(VENV)/rocm
 	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx942
+	$(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx950
 
 # The oldest supported JAX, in an environment of its own. Neither the emulator depends on it nor do
 # kernels that are launched without it.

@@ -33,7 +33,10 @@ from jax_mla.target import Target, platform_of, resolve
 NO_CUDA = Platform("cuda", error="Unknown backend cuda")
 CPU = Platform("cpu", [Devices(1, "cpu")])
 EXTENSION = Extension(
-    None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge": {"gfx942": "ab" * 32, "sm_80": "cd" * 32}}
+    None,
+    (0, 1),
+    ["jax_mla_decode_asm_rocm_v1"],
+    {"merge": {"gfx942": "ab" * 32, "sm_80": "cd" * 32}},
 )
 KERNEL = AiterKernel("mla_made_up", "emulated", True, "ok")
 AITER = Aiter("gfx942", "/opt/aiter/hsa", "JAX_MLA_AITER_DIR", None, [KERNEL])
@@ -98,7 +101,7 @@ SICK = {
     "device code": (
         dataclasses.replace(HEALTHY, extension=dataclasses.replace(EXTENSION, device_code={})),
         "the extension was built without device code for gfx942; remedy: build jax_mla without",
-        "registered: jax_mla_decode_rocm_v1",
+        "registered: jax_mla_decode_asm_rocm_v1",
     ),
     "aiter": (
         with_aiter(absent="AITER was not found: install it", kernels=()),
@@ -146,7 +149,7 @@ def test_a_healthy_machine(main: Main) -> None:
         "  cpu: 1 x cpu",
         "extension",
         "  loaded, XLA FFI API 0.1",
-        "  registered: jax_mla_decode_rocm_v1",
+        "  registered: jax_mla_decode_asm_rocm_v1",
         "  device code: merge gfx942 abababababab, sm_80 cdcdcdcdcdcd",
         "AITER",
         "  gfx942: /opt/aiter/hsa (from JAX_MLA_AITER_DIR)",
@@ -259,6 +262,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> Iterator
 
     monkeypatch.setattr(jax, "devices", find)
     monkeypatch.setattr(native, "ABSENT", "jax_mla._native: gone")
+    monkeypatch.setattr(native, "LAUNCHES", frozenset())
     monkeypatch.setattr(doctor, "_is_present", lambda platform: False)
     monkeypatch.setenv("JAX_MLA_AITER_DIR", str(tmp_path / "nothing"))
     aiter.discover.cache_clear()
@@ -298,7 +302,7 @@ def test_asks_the_extension_for_drivers(
     answers = {"rocm": (True, "libamdhip64.so.7"), "cuda": (False, "libcuda.so.1: not there")}
     extension = SimpleNamespace(
         ffi_api=(0, 1),
-        handlers=lambda: {"jax_mla_decode_rocm_v1": ("rocm", None)},
+        handlers=lambda: {"jax_mla_decode_asm_rocm_v1": ("rocm", None)},
         device_code=lambda: {("merge", "gfx942"): ("ab" * 32, b"")},
         driver=answers.__getitem__,
     )
@@ -311,7 +315,7 @@ def test_asks_the_extension_for_drivers(
         None,
     ]
     assert facts.extension == Extension(
-        None, (0, 1), ["jax_mla_decode_rocm_v1"], {"merge": {"gfx942": "ab" * 32}}
+        None, (0, 1), ["jax_mla_decode_asm_rocm_v1"], {"merge": {"gfx942": "ab" * 32}}
     )
     # AITER is not here, and nobody misses the CUDA driver.
     assert doctor.problems(facts) == [facts.aiter[0].absent]
@@ -464,7 +468,7 @@ def test_the_command_as_json() -> None:
     said = json.loads(run_doctor("--json"))
     assert said["versions"]["jax"] == jax.__version__
     assert said["decode"][0]["implementation"] == "xla" and said["selftest"] == []
-    assert "jax_mla_decode_rocm_v1" in said["extension"]["targets"]
+    assert "jax_mla_decode_asm_rocm_v1" in said["extension"]["targets"]
     assert bool(said["problems"]) == GPU
 
 

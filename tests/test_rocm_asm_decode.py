@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode on AITER's kernels through jax.jit: right for all sizes, and equal to the bit where due."""
+"""Decode on AITER's kernels through jax.jit: right for all sizes, to the bit where promised."""
 
 import dataclasses
 import itertools

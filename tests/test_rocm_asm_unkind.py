@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode on AITER's kernels with values that nobody should pass: no harm, and none to the others."""
+"""Decode on AITER's kernels with values that nobody should pass: no harm to the others."""
 
 import dataclasses
 from typing import Any
