@@ -29,8 +29,11 @@ class Explanation:
       mode: "split" or "persistent".
       asm: kernel, head plan, splits or works, launches and workspace of "asm"; None for the others.
       bytes_needed: cache, table, q and results, each once, with all sequences at their capacity.
-      bytes_moved: what the launches of "asm" read and write of global memory then, every access
-        counted; without the metadata, which is made once a step. None for the others.
+      bytes_moved: what the launches of "asm" read and write of global memory then, without the
+        metadata, which is made once a step; in persistent mode with as many works as there can be.
+        A byte counts once for each part of a sequence that needs it: not every time that a wave
+        reads a token index, nor what is read of the first row beyond a part's end, which caches
+        answer. None for the others.
       passed_over: the implementations that come before this one, and why they do not serve.
     """
 

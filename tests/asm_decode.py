@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode on AITER's kernels, on ROCm, and what it has to be: what its tests have in common."""
+"""Decode on AITER's kernels and what it has to be: what the tests of it have in common."""
 
 import dataclasses
 import functools

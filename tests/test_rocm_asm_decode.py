@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode on AITER's kernels through jax.jit: right for all sizes, to the bit where promised."""
+"""Decode on AITER's kernels through jax.jit: right for all sizes, and where due to the bit."""
 
 import dataclasses
 import itertools
