@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 
 ARCH ?= gfx942
+# Of the tests on the emulated ROCm; test-full runs all.
+MARKS ?= not full
 
 .PHONY: demo test test-cpu test-rocm-emulated rocm-shell test-full test-oldest test-hf lint bench clean
 
@@ -26,8 +28,8 @@ test-cpu: $(VENV)/ready
 # JAX's own ROCm plugin on emulated GPUs.
 test-rocm-emulated: $(VENV)/ready
 	@if $(MAKE) --no-print-directory $(VENV)/rocm; then \
-	  $(BIN)/python -m pytest -n auto -m "not full" --platform rocm-emulated:gfx942 && \
-	  $(BIN)/python -m pytest -n auto -m "not full" --platform rocm-emulated:gfx950; \
+	  $(BIN)/python -m pytest -n auto -m "$(MARKS)" --platform rocm-emulated:gfx942 && \
+	  $(BIN)/python -m pytest -n auto -m "$(MARKS)" --platform rocm-emulated:gfx950; \
 	else \
 	  echo "SKIPPED: the tests on the emulated ROCm, as this JAX's ROCm plugin cannot be had here"; \
 	fi
@@ -38,8 +40,7 @@ rocm-shell: $(VENV)/rocm
 
 test-full: $(VENV)/rocm
 	$(BIN)/python -m pytest -n auto
-	$(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx942
-	$(BIN)/python -m pytest -n auto --platform rocm-emulated:gfx950
+	@$(MAKE) --no-print-directory test-rocm-emulated MARKS=
 
 # The oldest supported JAX, in an environment of its own. Neither the emulator depends on it nor do
 # kernels that are launched without it.

@@ -18,7 +18,8 @@ from cases import Case
 import jax_mla
 from jax_mla import aiter, asm, lowering
 from jax_mla.asm import AsmPlan
-from jax_mla.call import Call
+from jax_mla.call import Call, Unserved
+from jax_mla.kernels import MODES
 from jax_mla.target import resolve
 
 TARGET = resolve(None, "rocm")
@@ -88,6 +89,19 @@ def plan(
     """What a decode of the case comes to; raises Unserved."""
     call = lowering.make_call(case.q, case.kv_pages, case.page_indices, case.latent_dim)
     return asm.plan(call, TARGET, mode=mode, num_kv_splits=num_kv_splits, head_plan=head_plan)
+
+
+def is_served(heads: int, batch: int, q_len: int, page_size: int, mode: str, dtypes: str) -> bool:
+    """Whether AITER has a kernel for such a case."""
+    try:
+        asm.plan(make_call(heads, batch, q_len, page_size, dtypes), TARGET, mode=mode)
+    except Unserved:
+        return False
+    return True
+
+
+SERVED_MODES = [(mode, dtypes) for mode in MODES for dtypes in DTYPES
+                if is_served(1, 1, 1, 1, mode, dtypes)]  # fmt: skip
 
 
 def decode(

@@ -11,10 +11,9 @@ import cases
 import jax
 import numpy as np
 import pytest
-from asm_decode import DTYPES, LENGTHS, decode, of_heads
+from asm_decode import DTYPES, LENGTHS, SERVED_MODES, decode, is_served, of_heads
 from cases import Case
 
-from jax_mla.call import Unserved
 from jax_mla.kernels import MODES
 
 pytestmark = [pytest.mark.rocm, asm_decode.needs_aiter]
@@ -28,15 +27,6 @@ SHARES = 3  # of the head counts, in the gate
 def lengths_of(batch: int, turn: int) -> tuple[int, ...]:
     """A mix of LENGTHS, another one each turn."""
     return tuple(LENGTHS[(turn + 3 * i) % len(LENGTHS)] for i in range(batch))
-
-
-def is_served(heads: int, batch: int, q_len: int, page_size: int, mode: str, dtypes: str) -> bool:
-    call = asm_decode.make_call(heads, batch, q_len, page_size, dtypes)
-    try:
-        asm_decode.asm.plan(call, asm_decode.TARGET, mode=mode)
-    except Unserved:
-        return False
-    return True
 
 
 SIZES = list(itertools.product(BATCHES, Q_LENS, PAGE_SIZES, MODES, DTYPES))
@@ -106,8 +96,6 @@ def test_given_splits(heads: int, q_len: int, dtypes: str, num_kv_splits: int) -
 # --- Equal to the bit -----------------------------------------------------------------------------
 
 RAGGED = (127, 0, 1, 65, 300, 17)
-SERVED_MODES = [(mode, dtypes) for mode, dtypes in itertools.product(MODES, DTYPES)
-                if (1, 1, 1, mode, dtypes) in SERVED]  # fmt: skip
 
 
 def assert_same(result: Any, expected: Any) -> None:
