@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stage 1 of decode, on every target. What a block of threads does with each block of keys:
+//
+//   read      the rows of the next one into registers, while this one is computed
+//   scores    S^T = K Q^T: a wave takes 16 of the 32 keys and a part of the width; Q stays in its
+//             registers
+//   softmax   16 neighbours to a row add up the parts, and leave the weights in shared memory
+//   sum       O^T = V^T P^T: a wave takes a part of the latent columns, all rows and keys; O stays
+//             in its registers. V is the first columns of the rows of K, loaded transposed
+//
+// Transposed, so that what a lane of an AMD wave gets of a product lies in a piece in shared
+// memory. Rows in shared memory lie apart by an odd number of 16 bytes more than lines of 128, which
+// keeps rows that are read together in different banks.
+#include "decode.h"
+
+#include "device.h"
+#include "row.h"
+#include "softmax.h"
+
+namespace jax_mla {
+namespace {
+
+constexpr u32 kRows = kDecodeRows, kKeys = kDecodeKvBlock;
+constexpr u32 kWaves = kDecodeThreads / kWaveSize;
+constexpr u32 kKeyTiles = kKeys / 16;
+constexpr u32 kParts = kWaves / kKeyTiles;             // of the width, in a product of scores
+constexpr u32 kSoftmaxLanes = kDecodeThreads / kRows;  // that share a row
+constexpr u32 kLaneKeys = kKeys / kSoftmaxLanes;
+constexpr u32 kResultSize = sizeof(Result) / sizeof(f32);
+static_assert(kKeys * kRowThreads == kDecodeThreads && kRows <= kKeys);
+
+// What the waves hand to one another.
+template <typename Element, u32 width>
+struct Exchange {
+  alignas(16) Element keys[kKeys][width + 8];
+  alignas(16) f32 scores[kParts][kRows][kKeys + 4];
+  alignas(16) Element weights[kRows][kKeys + 8];
+  f32 factors[kRows];
+};
+
+// The sequence, and the range of its rows that is the tile's.
+struct Tile {
+  u32 sequence;
+  u32 first_row;
+  u32 rows;    // of the sequence: q_len * heads
+  i32 length;  // of the sequence
+};
+
+DEVICE Tile FindTile(const DecodeArguments& a) {
+  Tile tile;
+  tile.sequence = block_id_z();
+  tile.first_row = block_id_y() * kRows;
+  tile.rows = static_cast<u32>(a.q_len * a.heads);
+  const i32 length = a.lengths[tile.sequence];
+  tile.length = length < 0 ? 0 : length > a.capacity ? a.capacity : length;
+  return tile;
+}
+
+// How many keys a row sees; none beyond the last row.
+DEVICE u32 KeysSeen(const DecodeArguments& a, const Tile& tile, u32 row) {
+  const i32 query = static_cast<i32>(row / static_cast<u32>(a.heads));
+  const i32 seen = tile.length - a.q_len + query + 1;
+  return row >= tile.rows || seen < 0 ? 0 : static_cast<u32>(seen);
+}
+
+// Row of the cache with a key; null from `end` on.
+template <typename Element, u32 width>
+DEVICE const Element* FindKey(const DecodeArguments& a, const Tile& tile, u32 key, u32 end) {
+  if (key >= end) return nullptr;
+  const u32 page_size = static_cast<u32>(a.page_size);
+  const u32 slot = key / page_size;
+  i32 page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
+  page = page < 0 ? 0 : page >= a.pages ? a.pages - 1 : page;
+  const i64 token = static_cast<i64>(page) * page_size + (key - slot * page_size);
+  return static_cast<const Element*>(a.kv_pages) + token * width;
+}
+
+// Row of partial results of a row of the sequence, in this split.
+DEVICE i64 PartialRow(const DecodeArguments& a, const Tile& tile, u32 row) {
+  const u32 heads = static_cast<u32>(a.heads), query = row / heads;
+  const i64 token = static_cast<i64>(tile.sequence) * a.q_len + query;
+  return (token * a.num_splits + block_id_x()) * heads + row % heads;
+}
+
+template <typename Element, typename Q, typename Kv, u32 latent, u32 rope>
+DEVICE void Decode(const DecodeArguments& a) {
+  constexpr u32 kWidth = latent + rope, kDepth = kMatrixDepth;
+  constexpr u32 kSteps = kWidth / kDepth, kOwnSteps = (kSteps + kParts - 1) / kParts;
+  constexpr u32 kOwnColumns = latent / kWaves;  // of the output, a wave's
+  using Part = Operand<Element, kDepth>;
+  SHARED Exchange<Element, kWidth> shared;
+
+  const Tile tile = FindTile(a);
+  const u32 last = tile.first_row + kRows - 1;
+  const u32 end = KeysSeen(a, tile, last < tile.rows ? last : tile.rows - 1);
+  const u32 stride = static_cast<u32>(a.num_splits) * kKeys;
+  u32 begin = block_id_x() * kKeys;  // of the block of keys
+  if (begin >= end) return;
+
+  const u32 thread = thread_id(), wave = wave_id();
+  const u32 read_row_of = thread / kRowThreads;  // of a block of keys, or of q
+  const u32 softmax_row = thread / kSoftmaxLanes, softmax_lane = thread % kSoftmaxLanes;
+  auto keys = read_row<Kv, kWidth>(FindKey<Kv, kWidth>(a, tile, begin + read_row_of, end));
+
+  // q takes the way that keys take.
+  const u32 q_row = tile.first_row + read_row_of;
+  const bool has_q = read_row_of < kRows && q_row < tile.rows;
+  const i64 q_first = static_cast<i64>(tile.sequence) * tile.rows;
+  const Q* q_at = static_cast<const Q*>(a.q) + (q_first + q_row) * kWidth;
+  write_row(shared.keys[read_row_of], read_row<Q, kWidth>(has_q ? q_at : nullptr));
+  block_sync();
+  const u32 key_tile = wave % kKeyTiles * 16, part = wave / kKeyTiles;
+  Part q[kOwnSteps];
+#pragma unroll
+  for (u32 i = 0; i < kOwnSteps; ++i) {
+    const u32 step = i * kParts + part;
+    if (kSteps % kParts != 0 && step >= kSteps) continue;
+    q[i] = load_operand<Element, kDepth>(
+        [&](u32 row, u32 column) { return &shared.keys[row][step * kDepth + column]; });
+  }
+
+  f32 scale = a.scale * kLog2E;
+  if (a.q_scale != nullptr) scale *= *a.q_scale;
+  if (a.kv_scale != nullptr) scale *= *a.kv_scale;
+  const u32 seen = KeysSeen(a, tile, tile.first_row + softmax_row);
+  Softmax<kSoftmaxLanes> softmax;
+  Result out[kOwnColumns / 16] = {};
+
+  for (;;) {
+    block_sync();  // nobody reads the rows before this one any more
+    write_row(shared.keys[read_row_of], keys);
+    block_sync();
+    const u32 next = begin + stride;
+    if (next < end) {
+      keys = read_row<Kv, kWidth>(FindKey<Kv, kWidth>(a, tile, next + read_row_of, end));
+    }
+
+    Result products = {};
+#pragma unroll
+    for (u32 i = 0; i < kOwnSteps; ++i) {
+      const u32 step = i * kParts + part;
+      if (kSteps % kParts != 0 && step >= kSteps) continue;
+      const auto k = load_operand<Element, kDepth>([&](u32 row, u32 column) {
+        return &shared.keys[key_tile + row][step * kDepth + column];
+      });
+      products = multiply_add(k, q[i], products);
+    }
+#pragma unroll
+    for (u32 i = 0; i < kResultSize; ++i) {
+      shared.scores[part][result_column(i)][key_tile + result_row(i)] = products[i];
+    }
+    block_sync();
+
+    f32 scores[kLaneKeys];
+    const u32 lane_key = softmax_lane * kLaneKeys;
+#pragma unroll
+    for (u32 i = 0; i < kLaneKeys; ++i) {
+      f32 score = 0.0f;
+      for (u32 p = 0; p < kParts; ++p) score += shared.scores[p][softmax_row][lane_key + i];
+      scores[i] = begin + lane_key + i < seen ? score * scale : -kInfinity;
+    }
+    const f32 decay = update(softmax, scores);
+    if (softmax_lane == 0) shared.factors[softmax_row] = decay;
+#pragma unroll
+    for (u32 i = 0; i < kLaneKeys; ++i) {
+      shared.weights[softmax_row][lane_key + i] = static_cast<Element>(scores[i]);
+    }
+    block_sync();
+
+    Part weights[kKeys / kDepth];
+#pragma unroll
+    for (u32 step = 0; step < kKeys / kDepth; ++step) {
+      weights[step] = load_operand<Element, kDepth>(
+          [&](u32 row, u32 column) { return &shared.weights[row][step * kDepth + column]; });
+    }
+    Result factors;
+#pragma unroll
+    for (u32 i = 0; i < kResultSize; ++i) factors[i] = shared.factors[result_column(i)];
+#pragma unroll
+    for (u32 i = 0; i < kOwnColumns / 16; ++i) {
+      const u32 columns = wave * kOwnColumns + i * 16;
+      out[i] *= factors;
+#pragma unroll
+      for (u32 step = 0; step < kKeys / kDepth; ++step) {
+        const auto v = load_transposed<Element, kDepth>([&](u32 row, u32 column) {
+          return &shared.keys[step * kDepth + row][columns + column];
+        });
+        out[i] = multiply_add(v, weights[step], out[i]);
+      }
+    }
+    if (next >= end) break;
+    begin = next;
+  }
+
+  // The sums go where the keys were, so that whoever knows a row's total takes it out in pieces.
+  constexpr u32 kOutStride = latent + 4;
+  static_assert(kRows * kOutStride * sizeof(f32) <= sizeof(shared.keys));
+  f32* sums = reinterpret_cast<f32*>(shared.keys);
+  block_sync();
+#pragma unroll
+  for (u32 i = 0; i < kOwnColumns / 16; ++i) {
+    const u32 columns = wave * kOwnColumns + i * 16;
+#pragma unroll
+    for (u32 j = 0; j < kResultSize; ++j) {
+      sums[result_column(j) * kOutStride + columns + result_row(j)] = out[i][j];
+    }
+  }
+  block_sync();
+  f32 lse;
+  const f32 factor = finish(softmax, lse);
+  const u32 row = tile.first_row + softmax_row;
+  if (row >= tile.rows) return;
+  const i64 partial_row = PartialRow(a, tile, row);
+  for (u32 column = softmax_lane * 4; column < latent; column += kSoftmaxLanes * 4) {
+    const f32x4 sum = *reinterpret_cast<const f32x4*>(sums + softmax_row * kOutStride + column);
+    *reinterpret_cast<f32x4*>(a.partial + partial_row * latent + column) = sum * factor;
+  }
+  if (softmax_lane == 0) a.partial_lse[partial_row] = lse;
+}
+
+}  // namespace
+
+#define DECODE(name, Element, Q, Kv, latent, rope)                                 \
+  KERNEL(kDecodeThreads, 1) jax_mla_decode_##name##_##latent##_##rope(DecodeArguments a) { \
+    Decode<Element, Q, Kv, latent, rope>(a);                                               \
+  }
+#define DECODE_DTYPES(latent, rope)                \
+  DECODE(bf16, bf16, bf16, bf16, latent, rope)     \
+  DECODE(f16, f16, f16, f16, latent, rope)         \
+  DECODE(fp8, bf16, fp8, fp8, latent, rope)        \
+  DECODE(bf16_fp8, bf16, bf16, fp8, latent, rope)
+DECODE_DTYPES(512, 64)
+DECODE_DTYPES(256, 64)
+DECODE_DTYPES(256, 32)
+DECODE_DTYPES(512, 0)
+
+}  // namespace jax_mla
