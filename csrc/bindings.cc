@@ -44,7 +44,10 @@ nb::dict Handlers() {
 
 nb::list Launches() {
   nb::list launches;
-  if (!jax_mla::EmbeddedDeviceCode().empty()) launches.append(nb::make_tuple("rocm", "asm"));
+  if (jax_mla::EmbeddedDeviceCode().empty()) return launches;
+  launches.append(nb::make_tuple("rocm", "asm"));
+  launches.append(nb::make_tuple("rocm", "kernel"));
+  launches.append(nb::make_tuple("cuda", "kernel"));
   return launches;
 }
 

@@ -13,6 +13,7 @@ from jax_mla import lowering
 from jax_mla.asm import AsmPlan
 from jax_mla.call import Call
 from jax_mla.decode import prepare
+from jax_mla.kernel_plan import KV_BLOCK, TILE_ROWS, KernelPlan
 from jax_mla.metadata import make_metadata
 from jax_mla.target import Target, resolve
 from jax_mla.validation import out_dtype
@@ -28,12 +29,13 @@ class Explanation:
       implementation: "asm", "kernel" or "xla".
       mode: "split" or "persistent".
       asm: kernel, head plan, splits or works, launches and workspace of "asm"; None for the others.
+      kernel: splits, launches and workspace of "kernel"; None for the others.
       bytes_needed: cache, table, q and results, each once, with all sequences at their capacity.
-      bytes_moved: what the launches of "asm" read and write of global memory then, without the
-        metadata, which is made once a step; in persistent mode with as many works as there can be.
-        A byte counts once for each part of a sequence that needs it: not every time that a wave
-        reads a token index, nor what is read of the first row beyond a part's end, which caches
-        answer. None for the others.
+      bytes_moved: what the launches read and write of global memory then, without the metadata of
+        "asm", which is made once a step; in persistent mode with as many works as there can be. A
+        byte counts once for each part of a sequence that needs it: not every time that a wave reads
+        a token index, nor what is read of the first row beyond a part's end, which caches answer.
+        None for "xla".
       passed_over: the implementations that come before this one, and why they do not serve.
     """
 
@@ -42,6 +44,7 @@ class Explanation:
     implementation: str
     mode: str
     asm: AsmPlan | None
+    kernel: KernelPlan | None
     bytes_needed: int
     bytes_moved: int | None
     passed_over: Mapping[str, str]
@@ -62,7 +65,16 @@ class Explanation:
                 ("heads", f"{self.asm.heads.heads}: {self.asm.heads.reason}"),
                 (self.mode, self.asm.cuts),
                 ("launches", f"{self.asm.launches} a call, and the metadata once a step"),
-                ("workspace", f"{self.asm.workspace_bytes:,} bytes"),
+            ]
+        if self.kernel is not None:
+            lines += [
+                ("heads", f"in {self.kernel.row_tiles} tiles of {TILE_ROWS} with the queries"),
+                ("split", f"{self.kernel.num_kv_splits} splits of each sequence"),
+                ("launches", f"{self.kernel.launches} a call"),
+            ]
+        if (plan := self.asm or self.kernel) is not None:
+            lines += [
+                ("workspace", f"{plan.workspace_bytes:,} bytes"),
                 ("bytes", f"{self.bytes_moved:,} moved at capacity, {self.bytes_needed:,} needed "
                           f"({self.bytes_ratio:.2f}x)"),
             ]  # fmt: skip
@@ -124,8 +136,9 @@ def explain(
         implementation=choice.implementation,
         mode=params["mode"],
         asm=choice.asm,
+        kernel=choice.kernel,
         bytes_needed=_bytes_needed(call),
-        bytes_moved=None if choice.asm is None else _bytes_moved(call, choice.asm),
+        bytes_moved=_bytes_moved(call, choice),
         passed_over=choice.passed_over,
     )
 
@@ -205,7 +218,13 @@ def _bytes_needed(call: Call) -> int:
     return total
 
 
-def _bytes_moved(call: Call, plan: AsmPlan) -> int:
+def _bytes_moved(call: Call, choice: lowering.Choice) -> int | None:
+    if choice.asm is not None:
+        return _bytes_moved_asm(call, choice.asm)
+    return None if choice.kernel is None else _bytes_moved_kernel(call, choice.kernel)
+
+
+def _bytes_moved_asm(call: Call, plan: AsmPlan) -> int:
     """Each group reads every token and its index; every part its queries; then the merge."""
     heads, tokens = plan.heads, call.batch * call.capacity
     q_row = call.width * call.q_dtype.itemsize
@@ -225,5 +244,20 @@ def _parts(call: Call, plan: AsmPlan) -> float:
     """Parts with keys, per group of heads, of all sequences at their capacity."""
     if plan.works is not None:
         return float(plan.works.max_works(call.batch) / plan.heads.groups)
-    blocks = -(-call.capacity // plan.kernel.kv_block)
-    return float(call.batch * min(plan.num_kv_splits, blocks))
+    return float(_splits_with_keys(call, plan.num_kv_splits, plan.kernel.kv_block))
+
+
+def _bytes_moved_kernel(call: Call, plan: KernelPlan) -> int:
+    """Each tile of rows reads every token and its page; every split its queries; then the merge."""
+    parts = _splits_with_keys(call, plan.num_kv_splits, KV_BLOCK)
+    rows = call.batch * call.q_len * call.heads
+    cache = plan.row_tiles * call.batch * call.capacity * (call.token_bytes + 4)
+    queries = parts * call.q_len * call.heads * call.width * call.q_dtype.itemsize
+    partials = 2 * parts * call.heads * call.partial_bytes
+    results = rows * (call.latent_dim * out_dtype(call.q_dtype).itemsize + 4)
+    return int(cache + queries + partials + results)
+
+
+def _splits_with_keys(call: Call, num_kv_splits: int, kv_block: int) -> Any:
+    """Of all sequences at their capacity."""
+    return call.batch * min(num_kv_splits, -(-call.capacity // kv_block))

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_mla import aiter, asm, native, workspace, xla
-from jax_mla.call import Call, Unserved, check_fp8
+from jax_mla import aiter, asm, kernel_plan, native, xla
+from jax_mla.call import Call, Unserved
+from jax_mla.kernel_plan import KernelPlan
 from jax_mla.kernels import Kernel
 from jax_mla.metadata import metadata_arrays
-from jax_mla.splits import default_num_kv_splits
 from jax_mla.target import Target
 from jax_mla.validation import is_fp8, out_dtype
 
@@ -24,8 +24,6 @@ HEAD_PLANS = ("pad", "rows")
 
 # What each platform can be lowered to, best first; every other platform has "xla" only.
 _BY_PLATFORM = {"rocm": ("asm", "kernel", "xla"), "cuda": ("kernel", "xla")}
-# (latent_dim, rope) of the cache rows that our kernels are for.
-_KERNEL_WIDTHS = ((512, 64), (256, 64), (256, 32), (512, 0))
 
 
 def decode(
@@ -88,10 +86,8 @@ def decode(
             works=choice.asm.works,
         )
         return _decode_asm(call, operands, metadata, scales, choice.asm, scale, target)
-    splits = num_kv_splits or default_num_kv_splits(
-        call.batch, call.capacity, compute_units=target.compute_units
-    )
-    return _decode_kernel(call, (*operands, *scales), splits, scale, platform, target)
+    assert choice.kernel is not None
+    return _decode_kernel(call, (*operands, *scales), choice.kernel, scale, platform, target)
 
 
 def make_call(q: Any, kv_pages: Any, page_indices: Any, latent_dim: int) -> Call:
@@ -119,11 +115,13 @@ class Choice:
     Attributes:
       implementation: "asm", "kernel" or "xla".
       asm: the plan of "asm", else None.
+      kernel: that of "kernel", else None.
       passed_over: the better ones, best first, and why not.
     """
 
     implementation: str
     asm: asm.AsmPlan | None
+    kernel: KernelPlan | None
     passed_over: Mapping[str, str]
 
 
@@ -147,7 +145,7 @@ def choose(
     """
     candidates = _BY_PLATFORM.get(platform, ("xla",))
     refused: dict[str, str] = {}
-    plan = None
+    plan, own = None, None
     for name in candidates:
         try:
             if name == "asm":
@@ -157,7 +155,7 @@ def choose(
                 )
             elif name == "kernel":
                 assert target is not None
-                _check_kernel(call, target)
+                own = kernel_plan.plan(call, target, num_kv_splits=num_kv_splits)
             if implementation is None:
                 _check_here(platform, name, plan)
         except Unserved as error:
@@ -175,18 +173,12 @@ def choose(
             )
     better = candidates[: candidates.index(chosen)]
     passed_over = {name: reason for name, reason in refused.items() if name in better}
-    return Choice(chosen, plan if chosen == "asm" else None, passed_over)
-
-
-def _check_kernel(call: Call, target: Target) -> None:
-    """Refuses what our kernels are not for."""
-    width = (call.latent_dim, call.width - call.latent_dim)
-    if width not in _KERNEL_WIDTHS:
-        names = ", ".join(f"{latent}+{rope}" for latent, rope in _KERNEL_WIDTHS)
-        raise Unserved(f"expected latent_dim + rope of {names}, got {width[0]}+{width[1]}")
-    if call.q_dtype == jnp.float32:
-        raise Unserved(f"expected a bfloat16, float16 or float8 q, got {call.q_dtype}")
-    check_fp8(call, target)
+    return Choice(
+        chosen,
+        plan if chosen == "asm" else None,
+        own if chosen == "kernel" else None,
+        passed_over,
+    )
 
 
 def _check_here(platform: str, name: str, plan: asm.AsmPlan | None) -> None:
@@ -260,20 +252,19 @@ def _code_object(kernel: Kernel) -> str:
 def _decode_kernel(
     call: Call,
     operands: tuple[jax.Array, ...],
-    num_kv_splits: int,
+    plan: KernelPlan,
     scale: float,
     platform: str,
     target: Target,
 ) -> tuple[jax.Array, jax.Array]:
     """The custom call of our own kernels, which take any number of heads."""
-    rows = call.batch * num_kv_splits * call.q_len * call.heads
     return _custom_call(
         f"jax_mla_decode_kernel_{platform}_v1",
         call,
         operands,
-        workspace.carve(rows, call.latent_dim).bytes,
+        plan.workspace_bytes,
         heads=np.int64(call.heads),
-        num_kv_splits=np.int64(num_kv_splits),
+        num_kv_splits=np.int64(plan.num_kv_splits),
         scale=np.float32(scale),
         arch=target.arch,
         compute_units=np.int64(target.compute_units),

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 1 of decode, launched alone: partial results against NumPy in float64."""
 
-import dataclasses
 import struct
 from typing import Any
 
@@ -9,7 +8,7 @@ import cases
 import compare
 import numpy as np
 import pytest
-from gpu import AMD, DEVICES, Launch, pack, run_on
+from gpu import DEVICES, Launch, pack, run_on
 
 THREADS, ROWS, KV_BLOCK = 256, 16, 32
 WIDTHS = [(512, 64), (256, 64), (256, 32), (512, 0)]

@@ -8,9 +8,9 @@
 //   sum       O^T = V^T P^T: a wave takes a part of the latent columns, all rows and keys; O stays
 //             in its registers. V is the first columns of the rows of K, loaded transposed
 //
-// Transposed, so that what a lane of an AMD wave gets of a product lies in a piece in shared
-// memory. Rows in shared memory lie apart by an odd number of 16 bytes more than lines of 128, which
-// keeps rows that are read together in different banks.
+// Transposed, so that what a lane of an AMD wave gets of a product lies in one piece in shared
+// memory. Rows of keys there lie apart by an odd multiple of 16 bytes, which keeps rows that are
+// read together in different banks.
 #include "decode.h"
 
 #include "device.h"
@@ -63,13 +63,18 @@ DEVICE u32 KeysSeen(const DecodeArguments& a, const Tile& tile, u32 row) {
   return row >= tile.rows || seen < 0 ? 0 : static_cast<u32>(seen);
 }
 
-// Row of the cache with a key; null from `end` on.
+// Row of the cache with a key, for the kRowThreads neighbours that read it; null from `end` on.
 template <typename Element, u32 width>
 DEVICE const Element* FindKey(const DecodeArguments& a, const Tile& tile, u32 key, u32 end) {
-  if (key >= end) return nullptr;
   const u32 page_size = static_cast<u32>(a.page_size);
   const u32 slot = key / page_size;
-  i32 page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
+  const u32 reader = lane_id() / kRowThreads * kRowThreads;
+  i32 page = 0;
+  if (key < end && lane_id() == reader) {
+    page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
+  }
+  page = static_cast<i32>(shuffle(static_cast<u32>(page), reader));
+  if (key >= end) return nullptr;
   page = page < 0 ? 0 : page >= a.pages ? a.pages - 1 : page;
   const i64 token = static_cast<i64>(page) * page_size + (key - slot * page_size);
   return static_cast<const Element*>(a.kv_pages) + token * width;
@@ -220,7 +225,7 @@ DEVICE void Decode(const DecodeArguments& a) {
 
 }  // namespace
 
-#define DECODE(name, Element, Q, Kv, latent, rope)                                 \
+#define DECODE(name, Element, Q, Kv, latent, rope)                                         \
   KERNEL(kDecodeThreads, 1) jax_mla_decode_##name##_##latent##_##rope(DecodeArguments a) { \
     Decode<Element, Q, Kv, latent, rope>(a);                                               \
   }
