@@ -3,6 +3,7 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import cases
@@ -16,6 +17,7 @@ from emulator.runtime import Runtime
 
 import jax_mla
 from jax_mla import native
+from jax_mla.kernel_plan import WIDTHS
 from jax_mla.target import resolve
 
 
@@ -34,7 +36,6 @@ pytestmark = [
 ]
 
 DTYPES = ("bf16", "f16", "fp8", "bf16-fp8")
-WIDTHS = ((512, 64), (256, 64), (256, 32), (512, 0))
 HEADS = (*range(1, 17), 17, 20, 24, 32, 64, 128)
 Q_LENS = (1, 2, 3, 4)
 PAGE_SIZES = (1, 16, 64)
@@ -66,28 +67,237 @@ def check(case: cases.Case, **options: Any) -> None:
     compare.assert_close(np.asarray(out), np.asarray(lse), *oracle.decode(case))
 
 
-SMALL = {"lengths": (70, 0, 1, 33), "capacity": 128}
-
-
 def pairwise() -> list[tuple[int, int, int, str, tuple[int, int]]]:
-    """Every heads with every q_len, and with them every pair of the others."""
+    """A part of `product` that holds every pair of values of every two parameters."""
     return [
         (
             heads,
             q_len,
             PAGE_SIZES[(i + j) % 3],
-            DTYPES[(i + i // 4 + j) % 4],
-            WIDTHS[(i + 2 * j) % 4],
+            DTYPES[(i + j) % 4],
+            WIDTHS[(i + i // 4 + 3 * j) % 4],
         )
         for i, heads in enumerate(HEADS)
         for j, q_len in enumerate(Q_LENS)
-        if (i + j) % 2 == 0
     ]
+
+
+def product() -> list[tuple[int, int, int, str, tuple[int, int]]]:
+    return list(itertools.product(HEADS, Q_LENS, PAGE_SIZES, DTYPES, WIDTHS))
+
+
+def check_shapes(
+    heads: int, q_len: int, page_size: int, dtypes: str, width: tuple[int, int]
+) -> None:
+    """Sequences over some blocks, without keys, shorter than q_len, and a key past a block."""
+    latent_dim, rope = width
+    lengths, capacity = (70, 0, 1, 33), 80
+    check(
+        make(
+            heads, q_len, page_size, dtypes,
+            lengths=lengths, capacity=capacity, latent_dim=latent_dim, rope=rope,
+        )
+    )  # fmt: skip
+
+
+# --- Shapes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("heads", "q_len", "page_size", "dtypes", "width"), pairwise())
 def test_decode_against_float64(
     heads: int, q_len: int, page_size: int, dtypes: str, width: tuple[int, int]
 ) -> None:
-    latent_dim, rope = width
-    check(make(heads, q_len, page_size, dtypes, latent_dim=latent_dim, rope=rope, **SMALL))
+    check_shapes(heads, q_len, page_size, dtypes, width)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("heads", "q_len", "page_size", "dtypes", "width"), product())
+def test_every_combination(
+    heads: int, q_len: int, page_size: int, dtypes: str, width: tuple[int, int]
+) -> None:
+    check_shapes(heads, q_len, page_size, dtypes, width)
+
+
+def test_the_gate_holds_every_pair() -> None:
+    for a, b in itertools.combinations(range(5), 2):
+        pairs = {(x[a], x[b]) for x in pairwise()}
+        assert pairs == {(x[a], x[b]) for x in product()}
+
+
+@pytest.mark.parametrize("splits", [None, 1, 2, 5, 64, 133])
+def test_splits(splits: int | None) -> None:
+    """More than there are blocks, and fewer; None is what static shapes give."""
+    case = make(4, 2, 16, "bf16", lengths=(1000, 0, 31, 32, 65), capacity=1000)
+    check(case, num_kv_splits=splits)
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_an_empty_batch(dtypes: str) -> None:
+    case = make(4, 1, 16, dtypes, lengths=(5,), capacity=16)
+    q, kv_pages, lengths, page_indices = case.operands
+    out, lse = decoder(case)(q[:0], kv_pages, lengths[:0], page_indices[:0])
+    assert out.shape == (0, 1, 4, 512) and lse.shape == (0, 1, 4)
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_absurd_lengths_and_pages_are_clamped(dtypes: str) -> None:
+    case = make(4, 2, 16, dtypes, lengths=(48, 48, 48, 48), capacity=48, finite=True)
+    pages = case.page_indices.copy()
+    pages[1] = [cases.ABSURD_PAGE, -1, -(2**31)]
+    lengths = np.array([-5, 48, 10**6, 2**31 - 1], np.int32)
+    absurd = dataclasses.replace(case, lengths=lengths, page_indices=pages)
+    out, lse = decoder(case)(*absurd.operands)
+    clamped = dataclasses.replace(
+        case, lengths=lengths.clip(0, 48), page_indices=pages.clip(0, len(case.kv_pages) - 1)
+    )
+    compare.assert_close(np.asarray(out), np.asarray(lse), *oracle.decode(clamped))
+
+
+# --- Programs -------------------------------------------------------------------------------------
+
+
+def test_command_buffers_replay_with_other_lengths_pages_and_caches(platform: str) -> None:
+    """Six layers in a row are captured; each replay has operands of its own."""
+    made = [
+        make(4, 1, 16, "bf16", lengths=lengths, capacity=80, seed=sum(lengths))
+        for lengths in ((70, 3, 80), (0, 33, 16), (31, 32, 65))
+    ]
+    decode = decoder(made[0], num_kv_splits=3)
+
+    @jax.jit
+    def layers(q: jax.Array, *rest: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        results = []
+        for _ in range(6):
+            results.append(decode(q, *rest))
+            q = q + jnp.isnan(results[-1][0][0, 0, 0, 0])  # each waits for the one before
+        return results
+
+    alone = [tuple(map(np.asarray, decode(*case.operands))) for case in made]
+    for turn in range(12):
+        for result in layers(*made[turn % 3].operands):
+            for a, b in zip(result, alone[turn % 3], strict=True):
+                np.testing.assert_array_equal(np.asarray(a), b)
+    for case, (out, lse) in zip(made, alone, strict=True):
+        compare.assert_close(out, lse, *oracle.decode(case))
+    if platform.startswith("emulated"):
+        operands = made[0].operands
+        with Runtime().recording() as records:
+            jax.block_until_ready(layers(*operands))
+        assert records.graph_launches > 0
+        ours = [x.kernel for x in records.launches if x.kernel.startswith("jax_mla")]
+        assert ours == ["jax_mla_decode_bf16_512_64", "jax_mla_merge_bf16"] * 6
+
+
+@pytest.mark.parametrize("dtypes", ["bf16", "fp8"])
+def test_two_launches_move_what_is_needed(dtypes: str, platform: str) -> None:
+    """4096 tokens a row: 1.05 of the bytes needed at most, and what explain says."""
+    if not platform.startswith("emulated"):
+        pytest.skip("asks the emulator")
+    case = make(4, 1, 64, dtypes, lengths=(4096, 4096), capacity=4096)
+    decode, operands = decoder(case, num_kv_splits=2), case.operands
+    compare.assert_close(*map(np.asarray, decode(*operands)), *oracle.decode(case))
+    with Runtime().recording() as records:
+        jax.block_until_ready(decode(*operands))
+    assert len(records.launches) == 2
+    assert (records.copies, records.fills, records.module_loads) == (0, 0, [])
+    traffic = [x for launch in records.launches for x in launch.counters.traffic.values()]
+    moved = sum(x.read_total + x.written_total for x in traffic)
+    said = jax_mla.explain(
+        *operands, **case.options, implementation="kernel", num_kv_splits=2, platform="rocm"
+    )
+    assert said.kernel is not None and said.kernel.launches == 2
+    assert said.bytes_moved == pytest.approx(moved, rel=1e-3)
+    assert moved <= 1.05 * said.bytes_needed
+
+
+def test_vmap_over_the_batch_and_over_pools() -> None:
+    case = make(3, 2, 16, "bf16", lengths=(40, 7), capacity=48)
+    q, kv_pages, lengths, page_indices = case.operands
+    decode = decoder(case, num_kv_splits=2)
+    out, lse = decode(*case.operands)
+    mapped = jax.vmap(decode, in_axes=(0, None, 0, 0))(
+        q[:, None], kv_pages, lengths[:, None], page_indices[:, None]
+    )
+    np.testing.assert_array_equal(mapped[0][:, 0], out)
+    np.testing.assert_array_equal(mapped[1][:, 0], lse)
+    # Two pools, the second one moved by one page; q is the same for both.
+    pools = jnp.stack([kv_pages, jnp.roll(kv_pages, 1, axis=0)])
+    moved = (jnp.minimum(page_indices, len(kv_pages)) + 1) % len(kv_pages)
+    mapped = jax.vmap(decode, in_axes=(None, 0, None, 0))(
+        q, pools, lengths, jnp.stack([page_indices, moved])
+    )
+    for turn in range(2):
+        np.testing.assert_array_equal(mapped[0][turn], out)
+        np.testing.assert_array_equal(mapped[1][turn], lse)
+
+
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
+def test_a_second_device() -> None:
+    case = make(4, 1, 16, "bf16", lengths=(40, 7), capacity=48)
+    out, lse = decoder(case)(*jax.device_put(case.operands, jax.devices()[1]))
+    assert out.device == jax.devices()[1]
+    compare.assert_close(np.asarray(out), np.asarray(lse), *oracle.decode(case))
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_fixed_splits_have_the_same_bits_in_any_batch_and_run(dtypes: str) -> None:
+    case = make(20, 2, 16, dtypes, lengths=(100, 0, 33, 1, 64), capacity=112)
+    q, kv_pages, lengths, page_indices = case.operands
+    decode = decoder(case, num_kv_splits=3)
+    out, lse = decode(*case.operands)
+    for rows in ([0, 1, 2, 3, 4], [2], [4, 0], [3, 3, 0, 2]):
+        index = np.array(rows)
+        some = decode(q[index], kv_pages, lengths[index], page_indices[index])
+        np.testing.assert_array_equal(some[0], np.asarray(out)[index])
+        np.testing.assert_array_equal(some[1], np.asarray(lse)[index])
+
+
+# --- What is not served ---------------------------------------------------------------------------
+
+
+def call_by_hand(**changes: Any) -> Any:
+    """The custom call on zeros, with any part changed."""
+    platform = platform_name()
+    operands = {
+        "q": jnp.zeros((2, 1, 4, 576), jnp.bfloat16),
+        "kv_pages": jnp.zeros((5, 8, 576), jnp.bfloat16),
+        "lengths": jnp.full(2, 9, jnp.int32),
+        "page_indices": jnp.zeros((2, 3), jnp.int32),
+    }
+    attributes = {
+        "heads": np.int64(4),
+        "num_kv_splits": np.int64(2),
+        "scale": np.float32(1),
+        "arch": resolve(None, platform).arch,
+        "compute_units": np.int64(100),
+    }
+    latent_dim = changes.pop("latent_dim", 512)
+    operands |= {name: x for name, x in changes.items() if name in operands}
+    attributes |= {name: x for name, x in changes.items() if name in attributes}
+    results = (
+        jax.ShapeDtypeStruct((2, 1, 4, latent_dim), jnp.bfloat16),
+        jax.ShapeDtypeStruct((2, 1, 4), jnp.float32),
+        jax.ShapeDtypeStruct((2 * 2 * 4 * (latent_dim + 1) * 4,), jnp.uint8),
+    )
+    call = jax.ffi.ffi_call(f"jax_mla_decode_kernel_{platform}_v1", results)
+    return jax.block_until_ready(call(*operands.values(), **attributes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_kv_splits": np.int64(0)}, "INVALID_ARG.*num_kv_splits: expected a positive number"),
+        ({"heads": np.int64(3)}, "INVALID_ARG.*q: expected rows that divide padded_heads 3, got 4"),
+        ({"heads": np.int64(8), "q": jnp.zeros((4, 1, 4, 576), jnp.bfloat16)},
+         "INVALID_ARG.*q: expected 8 heads, got 4"),
+        ({"lengths": jnp.zeros(3, jnp.int32)}, "INVALID_ARG.*lengths: expected shape"),
+        ({"arch": "gfx90a"}, "FAILED_PREC.*lowered for gfx90a and "),
+        ({"latent_dim": 384}, "FAILED_PREC.*jax_mla_decode_bf16_384_192"),
+    ],
+)  # fmt: skip
+def test_a_broken_call_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        call_by_hand(**changes)
+    out, lse, _ = call_by_hand()  # and nothing is broken
+    np.testing.assert_array_equal(out, 0)
+    np.testing.assert_allclose(lse, np.log(9), rtol=1e-6)

@@ -66,18 +66,6 @@ def test_a_program_for_another_arch() -> None:
         asm_call.run(asm_call.split_call() | {"arch": "gfx90a"})
 
 
-def test_our_own_kernels_are_not_there_yet() -> None:
-    call = asm_call.split_call()
-    for name in ("kv_indptr", "kv_indices", "qo_indptr", "num_kv_splits_indptr", "padded_heads",
-                 "head_stride", "mode", "code_object", "workgroup_rows", "row_argument",
-                 "kv_block", "scale_out"):  # fmt: skip
-        call[name] = None
-    call["q"] = jnp.zeros((BATCH, 1, asm_call.HEADS, 576), jnp.bfloat16)
-    call["workspace"] = workspace(BATCH * SPLITS * asm_call.HEADS)
-    with pytest.raises(jax.errors.JaxRuntimeError, match=r"FAILED_PREC.*no decode kernel of its"):
-        asm_call.run(call, target="jax_mla_decode_kernel_rocm_v1")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
