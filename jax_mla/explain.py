@@ -68,7 +68,7 @@ class Explanation:
             ]
         if self.kernel is not None:
             lines += [
-                ("heads", f"in {self.kernel.row_tiles} tiles of {TILE_ROWS} with the queries"),
+                ("rows", f"{self.kernel.row_tiles} x {TILE_ROWS} (query, head) pairs"),
                 ("split", f"{self.kernel.num_kv_splits} splits of each sequence"),
                 ("launches", f"{self.kernel.launches} a call"),
             ]

@@ -144,6 +144,34 @@ def test_why_the_better_ones_were_passed_over(monkeypatch: pytest.MonkeyPatch) -
     assert "no kernel for bf16 q on a fp8 cache in mode 'split'" in said.passed_over["asm"]
 
 
+def test_our_own_kernels() -> None:
+    """2 sequences of 128 tokens, 20 heads in 2 tiles, 4 blocks of 32 dealt out to 3 splits."""
+    said = explain_sizes(
+        20, target=MI300X, batch=2, tokens=128, page_size=16, implementation="kernel",
+        num_kv_splits=3,
+    )  # fmt: skip
+    assert said.asm is None and said.kernel is not None
+    assert (said.kernel.row_tiles, said.kernel.launches) == (2, 2)
+    assert said.kernel.workspace_bytes == 2 * 3 * 20 * 513 * 4
+    parts, rows = 2 * 3, 20
+    assert said.bytes_moved == (
+        2 * 2 * 128 * (1152 + 4)  # both tiles read all tokens and their pages
+        + parts * rows * 1152
+        + 2 * parts * rows * 513 * 4
+        + 2 * rows * (512 * 2 + 4)
+    )
+    text = str(said)
+    assert "3 splits of each sequence" in text and "2 x 16 (query, head) pairs" in text
+
+
+def test_our_own_kernels_take_a_limited_batch() -> None:
+    """Sequences are the last axis of a grid, which ends at 2**16 - 1 blocks on NVIDIA GPUs."""
+    sizes = {"target": MI300X, "tokens": 16, "page_size": 16, "implementation": "kernel"}
+    assert explain_sizes(4, batch=2**16 - 1, **sizes).kernel is not None
+    with pytest.raises(NotImplementedError, match="expected at most 65535 sequences, got 65536"):
+        explain_sizes(4, batch=2**16, **sizes)
+
+
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 def test_other_platforms_have_xla_alone(platform: str) -> None:
     case = cases.make()
