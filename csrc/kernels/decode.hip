@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stage 1 of decode, on every target. What a block of threads does with each block of keys:
 //
-//   read      the rows of the next one into registers, while this one is computed
+//   read      the rows of the next one into registers, and the page of the one after that, while
+//             this one is computed
 //   scores    S^T = K Q^T: a wave takes 16 of the 32 keys and a part of the width; Q stays in its
 //             registers
 //   softmax   16 neighbours to a row add up the parts, and leave the weights in shared memory
@@ -63,20 +64,31 @@ DEVICE u32 KeysSeen(const DecodeArguments& a, const Tile& tile, u32 row) {
   return row >= tile.rows || seen < 0 ? 0 : static_cast<u32>(seen);
 }
 
-// Row of the cache with a key, for the kRowThreads neighbours that read it; null from `end` on.
-template <typename Element, u32 width>
-DEVICE const Element* FindKey(const DecodeArguments& a, const Tile& tile, u32 key, u32 end) {
-  const u32 page_size = static_cast<u32>(a.page_size);
-  const u32 slot = key / page_size;
-  const u32 reader = lane_id() / kRowThreads * kRowThreads;
-  i32 page = 0;
-  if (key < end && lane_id() == reader) {
-    page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
+// Where a key lies. The page is on its way from memory until it is asked for.
+struct Place {
+  bool exists;
+  i32 page;     // in the first of the kRowThreads neighbours that read the key, unclamped
+  u32 in_page;  // row of the page
+};
+
+// None lies from `end` on.
+DEVICE Place LookUp(const DecodeArguments& a, const Tile& tile, u32 key, u32 end) {
+  const u32 page_size = static_cast<u32>(a.page_size), slot = key / page_size;
+  Place place = {key < end, 0, key - slot * page_size};
+  if (place.exists && lane_id() % kRowThreads == 0) {
+    place.page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
   }
-  page = static_cast<i32>(shuffle(static_cast<u32>(page), reader));
-  if (key >= end) return nullptr;
+  return place;
+}
+
+// The cache's row there, null where none is.
+template <typename Element, u32 width>
+DEVICE const Element* FindRow(const DecodeArguments& a, const Place& place) {
+  const u32 reader = lane_id() / kRowThreads * kRowThreads;
+  i32 page = static_cast<i32>(shuffle(static_cast<u32>(place.page), reader));
+  if (!place.exists) return nullptr;
   page = page < 0 ? 0 : page >= a.pages ? a.pages - 1 : page;
-  const i64 token = static_cast<i64>(page) * page_size + (key - slot * page_size);
+  const i64 token = static_cast<i64>(page) * a.page_size + place.in_page;
   return static_cast<const Element*>(a.kv_pages) + token * width;
 }
 
@@ -105,7 +117,9 @@ DEVICE void Decode(const DecodeArguments& a) {
   const u32 thread = thread_id(), wave = wave_id();
   const u32 read_row_of = thread / kRowThreads;  // of a block of keys, or of q
   const u32 softmax_row = thread / kSoftmaxLanes, softmax_lane = thread % kSoftmaxLanes;
-  auto keys = read_row<Kv, kWidth>(FindKey<Kv, kWidth>(a, tile, begin + read_row_of, end));
+  Place place = LookUp(a, tile, begin + read_row_of, end);
+  auto keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
+  place = LookUp(a, tile, begin + stride + read_row_of, end);
 
   // q takes the way that keys take.
   const u32 q_row = tile.first_row + read_row_of;
@@ -137,7 +151,8 @@ DEVICE void Decode(const DecodeArguments& a) {
     block_sync();
     const u32 next = begin + stride;
     if (next < end) {
-      keys = read_row<Kv, kWidth>(FindKey<Kv, kWidth>(a, tile, next + read_row_of, end));
+      keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
+      place = LookUp(a, tile, next + stride + read_row_of, end);
     }
 
     Result products = {};
