@@ -109,14 +109,16 @@ def test_six_layers_in_a_command_buffer(mode: str, heads: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Bytes:
-    """Of a decode without its metadata, each counted once a launch.
+    """Of a decode without its metadata.
 
     Attributes:
-      moved: read and written.
+      moved: read and written, each byte once a launch.
+      accessed: the same at each access.
       parts: of the sequences, that partial results were written for.
     """
 
     moved: int
+    accessed: int
     parts: int
 
 
@@ -130,17 +132,19 @@ def count(case: Case, mode: str, num_kv_splits: int | None) -> Bytes:
         return decode(case, operands, mode, metadata, num_kv_splits)
 
     records = record_first(jax.jit(program), metadata, *operands)
-    moved = sum(
-        traffic.read_distinct + traffic.written_distinct
+    counters = [
+        (name, traffic)
         for launch in records.launches
         for name, traffic in launch.counters.traffic.items()
         if name != "kernel arguments"
+    ]
+    heads = asm_decode.plan(case, mode, num_kv_splits).heads.padded_heads
+    rows = sum(t.written_distinct for name, t in counters if name == "partial_lse") // 4
+    return Bytes(
+        moved=sum(t.read_distinct + t.written_distinct for _, t in counters),
+        accessed=sum(t.read_total + t.written_total for _, t in counters),
+        parts=rows // (heads * case.q.shape[1]),
     )
-    plan = asm_decode.plan(case, mode, num_kv_splits)
-    (stage,) = (launch for launch in records.launches if "partial" in launch.counters.traffic
-                and launch.counters.traffic["partial"].written_total)  # fmt: skip
-    rows = stage.counters.traffic["partial_lse"].written_distinct // 4
-    return Bytes(moved, rows // (plan.heads.padded_heads * case.q.shape[1]))
 
 
 def explained(case: Case, mode: str, num_kv_splits: int | None) -> jax_mla.Explanation:
