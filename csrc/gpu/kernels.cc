@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gpu/kernels.h"
 
+#include <string>
 #include <string_view>
 #include <tuple>
 
@@ -15,11 +16,12 @@ struct Loaded {
 };
 
 using ModuleKey = std::tuple<const Driver*, int, const DeviceCode*>;
-using FunctionKey = std::tuple<const Driver*, int, const DeviceCode*, std::string_view>;
+using FunctionKey = std::tuple<const Driver*, int, const DeviceCode*, std::string>;
+using SourceKey = std::tuple<const Driver*, int, std::string>;
 
 const Loaded& LoadModule(const Driver& driver, int device, const DeviceCode& code) {
   static auto& modules = *new OnceMap<ModuleKey, Loaded>;
-  return modules.Get({&driver, device, &code}, [&] {
+  return modules.Get(ModuleKey{&driver, device, &code}, [&] {
     Loaded module;
     module.status = driver.LoadModule(code.bytes, &module.handle);
     return module;
@@ -77,16 +79,17 @@ Embedded FindEmbedded(const Driver& driver, int device, std::string_view source)
 Status GetKernel(const Driver& driver, int device, const DeviceCode& code, const char* name,
                  Function* function) {
   static auto& functions = *new OnceMap<FunctionKey, Loaded>;
-  const Loaded& found = functions.Get({&driver, device, &code, name},
-                                      [&] { return LoadFunction(driver, device, code, name); });
+  const Loaded& found =
+      functions.Get(std::tuple(&driver, device, &code, std::string_view(name)),
+                    [&] { return LoadFunction(driver, device, code, name); });
   *function = found.handle;
   return found.status;
 }
 
 Status GetKernel(const Driver& driver, int device, const char* source, const char* name,
                  Function* function) {
-  static auto& codes = *new OnceMap<std::tuple<const Driver*, int, std::string_view>, Embedded>;
-  const Embedded& found = codes.Get({&driver, device, source},
+  static auto& codes = *new OnceMap<SourceKey, Embedded>;
+  const Embedded& found = codes.Get(std::tuple(&driver, device, std::string_view(source)),
                                     [&] { return FindEmbedded(driver, device, source); });
   if (!found.status.ok()) return found.status;
   return GetKernel(driver, device, *found.code, name, function);
