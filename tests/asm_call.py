@@ -125,10 +125,10 @@ def of(
     }
 
 
-def run(call: dict[str, Any]) -> list[np.ndarray]:
+def run(call: dict[str, Any], target: str = TARGET) -> list[np.ndarray]:
     """Runs a call; what is None in it is left out."""
     operands = [call[name] for name in OPERANDS if call.get(name) is not None]
     results = [call[name] for name in RESULTS if call[name] is not None]
     attributes = {k: v for k, v in call.items() if k not in OPERANDS + RESULTS and v is not None}
-    made = jax.ffi.ffi_call(TARGET, results)(*operands, **attributes)
+    made = jax.ffi.ffi_call(target, results)(*operands, **attributes)
     return [np.asarray(x) for x in jax.block_until_ready(made)]

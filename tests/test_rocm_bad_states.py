@@ -149,7 +149,7 @@ def test_a_spoilt_folder(
         "without_the_code_object()", JAX_MLA_AITER_DIR=str(hsa), JAX_MLA_AITER_UNKNOWN=unknown
     )
     (said,) = result["warnings"]  # once is enough
-    assert re.search(f"lowering for rocm with implementation='xla': .*{reason}", said), said
+    assert re.search(f"lowering for rocm with implementation='kernel': .*{reason}", said), said
     needed = (
         f"FAILED_PRECONDITION: jax_mla decode: .*AITER's code object with SHA-256 {kernel.sha256}"
     )
