@@ -77,6 +77,16 @@ def test_everything(batch: int, q_len: int, page_size: int, mode: str, dtypes: s
     check_all((batch, q_len, page_size, mode, dtypes), cases.HEADS)
 
 
+@pytest.mark.parametrize("q_len", [2, 3])
+@pytest.mark.parametrize(("mode", "dtypes"), SERVED_MODES)
+def test_groups_of_heads(mode: str, dtypes: str, q_len: int) -> None:
+    """Each goes over the keys of every sequence, under the mask of its own queries."""
+    case = asm_decode.make((1, 15, 127, 65), heads=128, q_len=q_len, dtypes=dtypes)
+    plan = asm_decode.plan(case, mode)
+    assert plan.heads.groups > 1 or plan.kernel.heads == 128
+    asm_decode.check(case, plan, *asm_decode.run(case, mode))
+
+
 @pytest.mark.parametrize("q_len", [1, 2])
 @pytest.mark.parametrize("heads", [4, 16, 20])
 @pytest.mark.parametrize("dtypes", ["bf16", "fp8"])
