@@ -265,8 +265,10 @@ def call_by_hand(**changes: Any) -> Any:
         "page_indices": jnp.zeros((2, 3), jnp.int32),
     }
     attributes = {
+        "source": "decode",
         "heads": np.int64(4),
         "num_kv_splits": np.int64(2),
+        "workers": np.int64(0),
         "scale": np.float32(1),
         "arch": resolve(None, platform).arch,
         "compute_units": np.int64(100),
