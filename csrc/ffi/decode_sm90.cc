@@ -26,13 +26,13 @@ int64_t CountTiles(const DecodeCall& call) {
   return (CountRows(call) + TileRows(call) - 1) / TileRows(call);
 }
 
-// Many parts are merged by many waves. How many are expected does not depend on the batch where the
-// splits are fixed: nor must the bits of a sum.
+// More than a few parts are merged by many waves. With fixed splits the bits of a sum must not
+// depend on the batch, so nor does the number of waves.
 int MergeWaves(const DecodeCall& call, const Sm90Parts& parts) {
-  const int64_t expected = parts.num_splits > 0
-                               ? parts.num_splits
-                               : parts.workers / std::max<int64_t>(call.batch * CountTiles(call), 1);
-  return expected > 4 ? kSm90MergeThreads / 32 : 1;
+  constexpr int64_t kFew = 8;
+  const int64_t jobs = std::max<int64_t>(call.batch * CountTiles(call), 1);
+  const int64_t expected = parts.num_splits > 0 ? parts.num_splits : parts.workers / jobs;
+  return expected > kFew ? kSm90MergeThreads / 32 : 1;
 }
 
 DecodeSm90Arguments MakeArguments(const DecodeCall& call, const Workspace& workspace,
@@ -96,8 +96,9 @@ Status LaunchStage1(const Launcher& launcher, const DecodeCall& call, DecodeSm90
 
 Status LaunchStage2(const Launcher& launcher, const DecodeCall& call, const DecodeSm90Arguments& a,
                     int64_t partial_rows) {
-  constexpr int kWaves = kSm90MergeThreads / 32;
-  const Grid grid{static_cast<uint32_t>((a.heads * kSm90MergeChunks * a.merge_waves + kWaves - 1) / kWaves),
+  constexpr int kBlockWaves = kSm90MergeThreads / 32;
+  const int waves = a.heads * kSm90MergeChunks * a.merge_waves;
+  const Grid grid{static_cast<uint32_t>((waves + kBlockWaves - 1) / kBlockWaves),
                   static_cast<uint32_t>(a.q_len), static_cast<uint32_t>(a.batch)};
   const size_t rows = call.batch * CountRows(call), out_bytes = ffi::ByteWidth(call.out_dtype);
   const char* name =
