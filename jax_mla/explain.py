@@ -248,17 +248,27 @@ def _parts(call: Call, plan: AsmPlan) -> float:
 
 
 def _bytes_moved_kernel(call: Call, plan: KernelPlan) -> int:
-    """Each tile of rows reads every token and its page; every split its queries; then the merge."""
-    if plan.workers:
-        parts = call.batch + plan.workers  # about
-    else:
-        parts = _splits_with_keys(call, plan.num_kv_splits, plan.kv_block)
+    """Each tile of rows reads every token and its page; every part its queries; then the merge."""
+    whole, cut = (count / plan.row_tiles for count in _count_parts(call, plan))
     rows = call.batch * call.q_len * call.heads
     cache = plan.row_tiles * call.batch * call.capacity * (call.token_bytes + 4)
-    queries = parts * call.q_len * call.heads * call.width * call.q_dtype.itemsize
-    partials = 2 * parts * call.heads * call.partial_bytes
+    queries = (whole + cut) * call.q_len * call.heads * call.width * call.q_dtype.itemsize
+    partials = 2 * cut * call.heads * call.partial_bytes
     results = rows * (call.latent_dim * out_dtype(call.q_dtype).itemsize + 4)
     return int(cache + queries + partials + results)
+
+
+def _count_parts(call: Call, plan: KernelPlan) -> tuple[int, int]:
+    """Jobs, of sequences at their capacity, that are whole, and parts of those that are not."""
+    jobs, blocks = call.batch * plan.row_tiles, -(-call.capacity // plan.kv_block)
+    if plan.num_kv_splits:
+        parts = min(plan.num_kv_splits, blocks)
+        return (jobs, 0) if parts == 1 else (0, jobs * parts)
+    workers = max(min(plan.workers, jobs * blocks), 1)
+    base, extra = divmod(jobs * blocks, workers)
+    begins = [worker * base + min(worker, extra) for worker in range(workers)]
+    inside = [begin // blocks for begin in begins if begin % blocks]
+    return jobs - len(set(inside)), len(inside) + len(set(inside))
 
 
 def _splits_with_keys(call: Call, num_kv_splits: int, kv_block: int) -> Any:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jax_mla import workspace
 from jax_mla.call import Call, Unserved, check_fp8
-from jax_mla.splits import default_num_kv_splits
 from jax_mla.target import Target
 
 # (latent_dim, rope) of the cache rows that there are kernels for: csrc/kernels/decode.hip.
@@ -16,6 +15,8 @@ WIDTHS = ((512, 64), (256, 64), (256, 32), (512, 0))
 # Those of csrc/kernels/decode.h: (query, head) pairs and keys of a block of threads.
 TILE_ROWS = 16
 KV_BLOCK = 32
+# Blocks of threads to a compute unit, where that is not one: what its shared memory has room for.
+_WORKERS_PER_UNIT = {"gfx950": 2}
 # Blocks of threads along the last axis of a grid, on NVIDIA GPUs.
 _MAX_BATCH = 2**16 - 1
 
@@ -30,7 +31,7 @@ class KernelPlan:
     """A call on our own kernels.
 
     Attributes:
-      source: the file of csrc/kernels: "decode", or "decode_sm90" of Hopper GPUs.
+      source: the file of csrc/kernels: "decode", or "decode_sm90" on Hopper GPUs.
       num_kv_splits: parts of each sequence; 0 where `workers` share all keys.
       workers: blocks of threads that share the keys of all sequences evenly; else 0.
       tile_rows: (query, head) pairs of a tile.
@@ -78,51 +79,45 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     check_fp8(call, target)
     if isinstance(call.batch, int) and call.batch > _MAX_BATCH:
         raise Unserved(f"expected at most {_MAX_BATCH} sequences, got {call.batch}")
-    if target.arch == "sm_90" and _serves_sm90(call):
-        return _plan_sm90(call, target, num_kv_splits or 0)
-    splits = num_kv_splits or default_num_kv_splits(
-        call.batch, call.capacity, compute_units=target.compute_units, kv_block=KV_BLOCK
-    )
-    rows = call.q_len * call.heads
-    size = workspace.carve(call.batch * splits * rows, call.latent_dim).bytes
-    tiles = -(-rows // TILE_ROWS)
-    return KernelPlan("decode", splits, 0, TILE_ROWS, tiles, KV_BLOCK, size)
+    sm90 = target.arch == "sm_90" and _serves_sm90(call)
+    rows, kv_block = call.q_len * call.heads, _SM90_KEYS if sm90 else KV_BLOCK
+    tile_rows = 8 if sm90 and rows <= 8 else TILE_ROWS
+    tiles = -(-rows // tile_rows)
+    jobs, splits = call.batch * tiles, num_kv_splits or 0
+    if _is_large(jobs * -(-call.capacity // kv_block)):
+        raise Unserved(f"expected fewer than 2^31 blocks of {kv_block} keys")
+    units = target.compute_units * _WORKERS_PER_UNIT.get(target.arch, 1)
+    workers = 0 if splits else _count_workers(jobs, units)
+    parts = jobs * splits if splits else jobs + workers
+    size = workspace.carve(parts * tile_rows, call.latent_dim).bytes
+    source = "decode_sm90" if sm90 else "decode"
+    return KernelPlan(source, splits, workers, tile_rows, tiles, kv_block, size)
 
 
 def _serves_sm90(call: Call) -> bool:
-    """Whether Hopper's kernels take the call; sizes that are not known yet are taken for small."""
+    """Whether Hopper's kernels take the call."""
     if (call.latent_dim, call.width - call.latent_dim) != _SM90_WIDTH:
         return False
     # A copy of one fp8 row would not begin at a multiple of 128 bytes.
     if call.kv_dtype.itemsize == 1 and call.page_size % 2 == 1:
         return False
-    tiles = -(-call.q_len * call.heads // 16)
-    lines, blocks = call.num_pages * call.page_size * _SM90_LINES_OF_ROW, call.batch * tiles
-    blocks *= -(-call.capacity // _SM90_KEYS)
-    return all(not isinstance(n, int) or n < 2**31 for n in (lines, blocks))
+    return not _is_large(call.num_pages * call.page_size * _SM90_LINES_OF_ROW)
 
 
-def _plan_sm90(call: Call, target: Target, splits: int) -> KernelPlan:
-    rows = call.q_len * call.heads
-    tile_rows = 8 if rows <= 8 else 16
-    tiles = -(-rows // tile_rows)
-    jobs = call.batch * tiles
-    workers = 0 if splits else _count_workers(jobs, target.compute_units)
-    parts = jobs * splits if splits else jobs + workers
-    size = workspace.carve(parts * tile_rows, call.latent_dim).bytes
-    return KernelPlan("decode_sm90", splits, workers, tile_rows, tiles, _SM90_KEYS, size)
+def _is_large(number: Any) -> bool:
+    """Whether it does not fit an int; one that is not known yet is taken for small."""
+    return isinstance(number, int) and number >= 2**31
 
 
-def _count_workers(jobs: Any, compute_units: int) -> int:
-    """One to a multiprocessor, less a few if jobs of one length are then cut alike, or not at all.
+def _count_workers(jobs: Any, units: int) -> int:
+    """As many as there is room for, less a few if jobs of one length are then cut alike, or not.
 
-    What a cut costs, two partial results and their merge, is more than what a few idle
-    multiprocessors do.
+    What a cut costs, two partial results and their merge, is more than what a few idle units do.
     """
     if not isinstance(jobs, int) or jobs < 1:
-        return compute_units
-    if jobs <= compute_units:
-        return compute_units - compute_units % jobs
-    each = -(-jobs // compute_units)
+        return units
+    if jobs <= units:
+        return units - units % jobs
+    each = -(-jobs // units)
     even = jobs // each
-    return even if even * each == jobs and even >= 0.9 * compute_units else compute_units
+    return even if even * each == jobs and even >= 0.9 * units else units

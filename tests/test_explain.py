@@ -152,7 +152,7 @@ def test_our_own_kernels() -> None:
     )  # fmt: skip
     assert said.asm is None and said.kernel is not None
     assert (said.kernel.row_tiles, said.kernel.launches) == (2, 2)
-    assert said.kernel.workspace_bytes == 2 * 3 * 20 * 513 * 4
+    assert said.kernel.workspace_bytes == 2 * 3 * 2 * 16 * 513 * 4
     parts, rows = 2 * 3, 20
     assert said.bytes_moved == (
         2 * 2 * 128 * (1152 + 4)  # both tiles read all tokens and their pages
@@ -162,6 +162,21 @@ def test_our_own_kernels() -> None:
     )
     text = str(said)
     assert "3 splits of each sequence" in text and "2 x 16 (query, head) pairs" in text
+
+
+def test_workers_that_share_the_keys() -> None:
+    """4 jobs of 4 blocks over 3 workers, 6 and 5 and 5: two jobs are cut in two."""
+    said = explain_sizes(
+        20, target=Target("gfx942", 3), batch=2, tokens=128, page_size=16, implementation="kernel"
+    )
+    rows = 20 / 2  # on average in a tile
+    assert said.bytes_moved == (
+        2 * 2 * 128 * (1152 + 4)
+        + (2 + 4) * rows * 1152
+        + 2 * 4 * rows * 513 * 4
+        + 2 * 20 * (512 * 2 + 4)
+    )
+    assert "the keys of all sequences, evenly over 3 blocks of threads" in str(said)
 
 
 def test_our_own_kernels_take_a_limited_batch() -> None:

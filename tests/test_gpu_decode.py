@@ -8,6 +8,7 @@ from typing import Any
 
 import cases
 import compare
+import dealing
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,29 +70,14 @@ def plan(case: cases.Case, num_kv_splits: int | None = None) -> KernelPlan:
 
 def parts(case: cases.Case, plan: KernelPlan) -> list[np.ndarray]:
     """For each sequence the part that each key belongs to, `[q_len, heads, keys]`."""
-    _, q_len, heads, _ = case.q.shape
-    shape = (q_len, heads, max(case.lengths.max(), 1))
-    blocks = -(-case.lengths // plan.kv_block)
-    block = np.arange(shape[2]) // plan.kv_block
-    if plan.source == "decode":
-        return [np.broadcast_to(block % plan.num_kv_splits, shape)] * len(blocks)
-    tile = (np.arange(q_len * heads) // plan.tile_rows).reshape(q_len, heads, 1)
-    if plan.num_kv_splits:
-        return [np.broadcast_to(owners(plan.num_kv_splits, n)[block % n], shape) if n else
-                np.zeros(shape, int) for n in blocks.tolist()]  # fmt: skip
-    owner = owners(plan.workers, plan.row_tiles * int(blocks.sum()))
-    first = plan.row_tiles * (np.cumsum(blocks) - blocks)
-    return [
-        owner[(start + tile * n + block).clip(max=len(owner) - 1)]
-        for start, n in zip(first.tolist(), blocks.tolist(), strict=True)
-    ]
-
-
-def owners(parts: int, blocks: int) -> np.ndarray:
-    """Of blocks in a row: contiguous parts, some of them by one block larger than the others."""
-    sizes = np.full(min(parts, blocks), blocks // max(min(parts, blocks), 1))
-    sizes[: blocks - sizes.sum()] += 1
-    return np.arange(len(sizes)).repeat(sizes)
+    batch, q_len, heads, _ = case.q.shape
+    result = np.zeros((batch, q_len * heads, max(case.lengths.max(), 1)), int)
+    for cut in dealing.cuts(
+        case.lengths, plan.row_tiles, plan.kv_block, plan.num_kv_splits, plan.workers
+    ):
+        rows = slice(cut.tile * plan.tile_rows, (cut.tile + 1) * plan.tile_rows)
+        result[cut.sequence, rows, cut.begin : cut.end] = cut.part
+    return list(result.reshape(batch, q_len, heads, -1))
 
 
 def check(case: cases.Case, **options: Any) -> None:
@@ -318,7 +304,7 @@ def call_by_hand(**changes: Any) -> Any:
     results = (
         jax.ShapeDtypeStruct((2, 1, 4, latent_dim), jnp.bfloat16),
         jax.ShapeDtypeStruct((2, 1, 4), jnp.float32),
-        jax.ShapeDtypeStruct((2 * 2 * 4 * (latent_dim + 1) * 4,), jnp.uint8),
+        jax.ShapeDtypeStruct((2 * 2 * 16 * (latent_dim + 1) * 4,), jnp.uint8),
     )
     call = jax.ffi.ffi_call(f"jax_mla_decode_kernel_{platform}_v1", results)
     return jax.block_until_ready(call(*operands.values(), **attributes))
@@ -327,7 +313,8 @@ def call_by_hand(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_kv_splits": np.int64(0)}, "INVALID_ARG.*num_kv_splits: expected a positive number"),
+        ({"num_kv_splits": np.int64(0)}, "INVALID_ARG.*num_kv_splits or workers to be positive"),
+        ({"workers": np.int64(3)}, "INVALID_ARG.*or workers to be positive, got 2 and 3"),
         ({"heads": np.int64(3)}, "INVALID_ARG.*q: expected rows that divide padded_heads 3, got 4"),
         ({"heads": np.int64(8), "q": jnp.zeros((4, 1, 4, 576), jnp.bfloat16)},
          "INVALID_ARG.*q: expected 8 heads, got 4"),

@@ -12,6 +12,7 @@ from jax_mla.kernel_plan import plan
 from jax_mla.target import Target
 
 H200, H100, A100 = Target("sm_90", 132), Target("sm_90", 114), Target("sm_80", 108)
+MI300X, MI355X = Target("gfx942", 304), Target("gfx950", 256)
 BF16, FP8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 
 
@@ -35,14 +36,19 @@ def call(**changes: Any) -> Call:
         ({"width": 320, "latent_dim": 256}, "decode"),
         ({"num_pages": 2**31 // 9 // 64}, "decode_sm90"),
         ({"num_pages": 2**31 // 9 // 64 + 1}, "decode"),  # nine lines a row, below 2^31
-        ({"batch": 2**15, "pages_per_seq": 2**16 - 1}, "decode_sm90"),
-        ({"batch": 2**15, "pages_per_seq": 2**16}, "decode"),  # blocks of keys, likewise
-        ({"batch": 2**14, "pages_per_seq": 2**16, "heads": 17}, "decode"),
     ],
 )
 def test_which_kernel(changes: dict[str, Any], source: str) -> None:
     assert plan(call(**changes), H200).source == source
     assert plan(call(**changes), A100).source == "decode"
+
+
+@pytest.mark.parametrize(("target", "block"), [(H200, 64), (A100, 32)])
+def test_blocks_of_keys_are_counted_in_32_bits(target: Target, block: int) -> None:
+    full = {"batch": 2**15, "page_size": block, "heads": 17}  # two tiles
+    plan(call(**full, pages_per_seq=2**15 - 1), target)
+    with pytest.raises(Unserved, match=f"fewer than 2.31 blocks of {block} keys"):
+        plan(call(**full, pages_per_seq=2**15), target)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,9 @@ def test_which_kernel(changes: dict[str, Any], source: str) -> None:
         (H200, 133, 4, 132),  # 67 of two would leave half of the GPU idle
         (H200, 256, 4, 128),
         (H100, 32, 4, 96),
+        (A100, 16, 4, 96),
+        (MI300X, 64, 4, 256),
+        (MI355X, 64, 4, 512),
     ],
 )
 def test_workers_cut_jobs_of_one_length_alike(

@@ -54,6 +54,20 @@ DEVICE u32 shuffle_xor(u32 x) {
   }
 }
 
+DEVICE u64 ballot(bool x) { return __builtin_amdgcn_ballot_w64(x); }
+// Within rows of 16 lanes, then from the last lane of a row to the next row, or two.
+DEVICE u32 wave_scan(u32 x) {
+  constexpr u32 kShift = 0x110, kLastOf16 = 0x142, kLastOf32 = 0x143;
+  x += from_lane<kShift + 1>(x);
+  x += from_lane<kShift + 2>(x);
+  x += from_lane<kShift + 4>(x);
+  x += from_lane<kShift + 8>(x);
+  x += __builtin_amdgcn_update_dpp(0, x, kLastOf16, 0xa, 0xf, false);
+  x += __builtin_amdgcn_update_dpp(0, x, kLastOf32, 0xc, 0xf, false);
+  return x;
+}
+DEVICE u32 wave_sum(u32 x) { return __builtin_amdgcn_readlane(wave_scan(x), kWaveSize - 1); }
+
 DEVICE f32x4 to_f32(fp8x4 x) {
   const u32 codes = __builtin_bit_cast(u32, x);
   const auto low = __builtin_amdgcn_cvt_pk_f32_fp8(codes, false);

@@ -4,30 +4,40 @@
 
 namespace jax_mla {
 
-// Stage 1 of decode, in the partial results that kernels/merge.h merges: block j of
-// kDecodeKvBlock keys of a sequence belongs to split j mod num_splits. A row is a (query, head)
-// pair; a block of threads takes kDecodeRows of the q_len * heads rows of one sequence, and one
-// split of it. It leaves alone what no row of its own has in that split.
+// A row is a (query, head) pair. Up to tile_rows rows of one sequence are a tile, and a tile with the
+// keys that it sees is a job: job sequence * tiles + tile. A job's keys are cut into blocks, and the
+// blocks dealt out in contiguous parts (kernels/shares.h): a job has `num_splits` parts, or fewer if
+// it has fewer blocks; with num_splits 0, `workers` blocks of threads share the blocks of all jobs
+// evenly, whatever the lengths are.
+//
+// Stage 1 leaves a job of one part finished in out and lse, and partial results of all others, which
+// stage 2 merges: the normalised output and the natural log-sum-exp of each row. It does nothing for
+// a sequence without keys; stage 2 does.
 struct DecodeArguments {
   const void* q;            // [batch, q_len, heads, width]
   const void* kv_pages;     // [pages, page_size, width]
   const int* lengths;       // [batch], clamped to 0 .. capacity
   const int* page_indices;  // [batch, pages_per_seq], clamped to 0 .. pages - 1
-  const float* q_scale;     // of fp8 q; null for none
-  const float* kv_scale;    // of an fp8 cache, applied to the scores alone; null for none
-  float* partial;           // [batch, q_len, num_splits, heads, latent_dim]
-  float* partial_lse;       // [batch, q_len, num_splits, heads]
+  const float* q_scale;     // of fp8 q
+  const float* kv_scale;    // of an fp8 cache
+  float* partial;           // [parts, tile_rows, latent_dim]
+  float* partial_lse;       // [parts, tile_rows]
+  void* out;                // [batch, q_len, heads, latent_dim]
+  float* lse;               // [batch, q_len, heads]
   float scale;              // of the scores
+  int batch;
   int q_len;
   int heads;
+  int tile_rows;
   int num_splits;
+  int workers;
   int pages;
   int page_size;
   int pages_per_seq;
   int capacity;
 };
 
-// Grid (num_splits, row tiles, batch).
+// Of decode.hip: grid (workers) or (num_splits, tiles, batch).
 constexpr int kDecodeThreads = 256;
 constexpr int kDecodeRows = 16;
 constexpr int kDecodeKvBlock = 32;

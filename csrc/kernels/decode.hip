@@ -16,6 +16,7 @@
 
 #include "device.h"
 #include "row.h"
+#include "shares.h"
 #include "softmax.h"
 
 namespace jax_mla {
@@ -39,29 +40,11 @@ struct Exchange {
   f32 factors[kRows];
 };
 
-// The sequence, and the range of its rows that is the tile's.
-struct Tile {
-  u32 sequence;
-  u32 first_row;
-  u32 rows;    // of the sequence: q_len * heads
-  i32 length;  // of the sequence
-};
-
-DEVICE Tile FindTile(const DecodeArguments& a) {
-  Tile tile;
-  tile.sequence = block_id_z();
-  tile.first_row = block_id_y() * kRows;
-  tile.rows = static_cast<u32>(a.q_len * a.heads);
-  const i32 length = a.lengths[tile.sequence];
-  tile.length = length < 0 ? 0 : length > a.capacity ? a.capacity : length;
-  return tile;
-}
-
-// How many keys a row sees; none beyond the last row.
-DEVICE u32 KeysSeen(const DecodeArguments& a, const Tile& tile, u32 row) {
-  const i32 query = static_cast<i32>(row / static_cast<u32>(a.heads));
-  const i32 seen = tile.length - a.q_len + query + 1;
-  return row >= tile.rows || seen < 0 ? 0 : static_cast<u32>(seen);
+// How many keys a row of the sequence sees; none beyond the last row.
+DEVICE u32 count_keys(const DecodeArguments& a, const Segment& s, u32 row) {
+  const u32 heads = static_cast<u32>(a.heads);
+  const i32 seen = s.length - a.q_len + static_cast<i32>(row / heads) + 1;
+  return row >= static_cast<u32>(a.q_len) * heads || seen < 0 ? 0 : static_cast<u32>(seen);
 }
 
 // Where a key lies. The page is on its way from memory until it is asked for.
@@ -72,18 +55,18 @@ struct Place {
 };
 
 // None lies from `end` on.
-DEVICE Place LookUp(const DecodeArguments& a, const Tile& tile, u32 key, u32 end) {
+DEVICE Place look_up(const DecodeArguments& a, const Segment& s, u32 key, u32 end) {
   const u32 page_size = static_cast<u32>(a.page_size), slot = key / page_size;
   Place place = {key < end, 0, key - slot * page_size};
   if (place.exists && lane_id() % kRowThreads == 0) {
-    place.page = a.page_indices[static_cast<i64>(tile.sequence) * a.pages_per_seq + slot];
+    place.page = a.page_indices[static_cast<i64>(s.sequence) * a.pages_per_seq + slot];
   }
   return place;
 }
 
 // The cache's row there, null where none is.
 template <typename Element, u32 width>
-DEVICE const Element* FindRow(const DecodeArguments& a, const Place& place) {
+DEVICE const Element* find_row(const DecodeArguments& a, const Place& place) {
   const u32 reader = lane_id() / kRowThreads * kRowThreads;
   i32 page = static_cast<i32>(shuffle(static_cast<u32>(place.page), reader));
   if (!place.exists) return nullptr;
@@ -92,40 +75,32 @@ DEVICE const Element* FindRow(const DecodeArguments& a, const Place& place) {
   return static_cast<const Element*>(a.kv_pages) + token * width;
 }
 
-// Row of partial results of a row of the sequence, in this split.
-DEVICE i64 PartialRow(const DecodeArguments& a, const Tile& tile, u32 row) {
-  const u32 heads = static_cast<u32>(a.heads), query = row / heads;
-  const i64 token = static_cast<i64>(tile.sequence) * a.q_len + query;
-  return (token * a.num_splits + block_id_x()) * heads + row % heads;
-}
-
 template <typename Element, typename Q, typename Kv, u32 latent, u32 rope>
-DEVICE void Decode(const DecodeArguments& a) {
+DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, const Segment& s,
+                           Exchange<Element, latent + rope>& shared) {
   constexpr u32 kWidth = latent + rope, kDepth = kMatrixDepth;
   constexpr u32 kSteps = kWidth / kDepth, kOwnSteps = (kSteps + kParts - 1) / kParts;
   constexpr u32 kOwnColumns = latent / kWaves;  // of the output, a wave's
   using Part = Operand<Element, kDepth>;
-  SHARED Exchange<Element, kWidth> shared;
 
-  const Tile tile = FindTile(a);
-  const u32 last = tile.first_row + kRows - 1;
-  const u32 end = KeysSeen(a, tile, last < tile.rows ? last : tile.rows - 1);
-  const u32 stride = static_cast<u32>(a.num_splits) * kKeys;
-  u32 begin = block_id_x() * kKeys;  // of the block of keys
-  if (begin >= end) return;
+  const u32 all = static_cast<u32>(a.q_len * a.heads);  // rows of the sequence
+  const u32 first_row = s.tile * kRows, last_row = first_row + kRows - 1;
+  const u32 sees = count_keys(a, s, last_row < all ? last_row : all - 1);
+  const u32 end = s.end * kKeys < sees ? s.end * kKeys : sees;
+  u32 begin = s.begin * kKeys;  // of the block of keys
 
   const u32 thread = thread_id(), wave = wave_id();
   const u32 read_row_of = thread / kRowThreads;  // of a block of keys, or of q
   const u32 softmax_row = thread / kSoftmaxLanes, softmax_lane = thread % kSoftmaxLanes;
-  Place place = LookUp(a, tile, begin + read_row_of, end);
-  auto keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
-  place = LookUp(a, tile, begin + stride + read_row_of, end);
+  Place place = look_up(a, s, begin + read_row_of, end);
+  auto keys = read_row<Kv, kWidth>(find_row<Kv, kWidth>(a, place));
+  place = look_up(a, s, begin + kKeys + read_row_of, end);
 
   // q takes the way that keys take.
-  const u32 q_row = tile.first_row + read_row_of;
-  const bool has_q = read_row_of < kRows && q_row < tile.rows;
-  const i64 q_first = static_cast<i64>(tile.sequence) * tile.rows;
-  const Q* q_at = static_cast<const Q*>(a.q) + (q_first + q_row) * kWidth;
+  const u32 q_row = first_row + read_row_of;
+  const bool has_q = read_row_of < kRows && q_row < all;
+  const Q* q_at = static_cast<const Q*>(a.q) + (static_cast<i64>(s.sequence) * all + q_row) * kWidth;
+  block_sync();  // nobody reads what a segment before this one left
   write_row(shared.keys[read_row_of], read_row<Q, kWidth>(has_q ? q_at : nullptr));
   block_sync();
   const u32 key_tile = wave % kKeyTiles * 16, part = wave / kKeyTiles;
@@ -138,21 +113,18 @@ DEVICE void Decode(const DecodeArguments& a) {
         [&](u32 row, u32 column) { return &shared.keys[row][step * kDepth + column]; });
   }
 
-  f32 scale = a.scale * kLog2E;
-  if (a.q_scale != nullptr) scale *= *a.q_scale;
-  if (a.kv_scale != nullptr) scale *= *a.kv_scale;
-  const u32 seen = KeysSeen(a, tile, tile.first_row + softmax_row);
+  const u32 seen = count_keys(a, s, first_row + softmax_row);
   Softmax<kSoftmaxLanes> softmax;
   Result out[kOwnColumns / 16] = {};
 
-  for (;;) {
-    block_sync();  // nobody reads the rows before this one any more
+  for (; begin < end; begin += kKeys) {
+    block_sync();  // nobody reads the rows before these any more
     write_row(shared.keys[read_row_of], keys);
     block_sync();
-    const u32 next = begin + stride;
+    const u32 next = begin + kKeys;
     if (next < end) {
-      keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
-      place = LookUp(a, tile, next + stride + read_row_of, end);
+      keys = read_row<Kv, kWidth>(find_row<Kv, kWidth>(a, place));
+      place = look_up(a, s, next + kKeys + read_row_of, end);
     }
 
     Result products = {};
@@ -208,8 +180,6 @@ DEVICE void Decode(const DecodeArguments& a) {
         out[i] = multiply_add(v, weights[step], out[i]);
       }
     }
-    if (next >= end) break;
-    begin = next;
   }
 
   // The sums go where the keys were, so that whoever knows a row's total takes it out in pieces.
@@ -227,27 +197,51 @@ DEVICE void Decode(const DecodeArguments& a) {
   }
   block_sync();
   f32 lse;
-  const f32 factor = finish(softmax, lse);
-  const u32 row = tile.first_row + softmax_row;
-  if (row >= tile.rows) return;
-  const i64 partial_row = PartialRow(a, tile, row);
-  for (u32 column = softmax_lane * 4; column < latent; column += kSoftmaxLanes * 4) {
-    const f32x4 sum = *reinterpret_cast<const f32x4*>(sums + softmax_row * kOutStride + column);
-    *reinterpret_cast<f32x4*>(a.partial + partial_row * latent + column) = sum * factor;
+  f32 factor = finish(softmax, lse);
+  if (first_row + softmax_row >= all) return;
+  const f32* sum = sums + softmax_row * kOutStride;
+  if (s.whole) {
+    factor *= kv_scale;
+    const i64 row = static_cast<i64>(s.sequence) * all + first_row + softmax_row;
+    Element* out = static_cast<Element*>(a.out) + row * latent;
+    for (u32 column = softmax_lane * 4; column < latent; column += kSoftmaxLanes * 4) {
+      *reinterpret_cast<vector<Element, 4>*>(out + column) = __builtin_convertvector(
+          *reinterpret_cast<const f32x4*>(sum + column) * factor, vector<Element, 4>);
+    }
+    if (softmax_lane == 0) a.lse[row] = lse;
+  } else {
+    const i64 row = static_cast<i64>(s.part) * kRows + softmax_row;
+    for (u32 column = softmax_lane * 4; column < latent; column += kSoftmaxLanes * 4) {
+      *reinterpret_cast<f32x4*>(a.partial + row * latent + column) =
+          *reinterpret_cast<const f32x4*>(sum + column) * factor;
+    }
+    if (softmax_lane == 0) a.partial_lse[row] = lse;
   }
-  if (softmax_lane == 0) a.partial_lse[partial_row] = lse;
+}
+
+template <typename Element, typename Q, typename Kv, u32 latent, u32 rope>
+DEVICE void decode(const DecodeArguments& a) {
+  SHARED Exchange<Element, latent + rope> shared;
+  const f32 kv_scale = sizeof(Kv) == 1 ? *a.kv_scale : 1.0f;
+  const f32 q_scale = sizeof(Q) == 1 ? *a.q_scale : 1.0f;
+  const f32 scale = a.scale * kLog2E * q_scale * kv_scale;
+  Segments<kKeys> segments(a);
+  for (Segment s; segments.next(s);) {
+    decode_segment<Element, Q, Kv, latent, rope>(a, kv_scale, scale, s, shared);
+  }
 }
 
 }  // namespace
 
-#define DECODE(name, Element, Q, Kv, latent, rope)                                         \
+// Products are made in the dtype of the output.
+#define DECODE(name, Out, Q, Kv, latent, rope)                                             \
   KERNEL(kDecodeThreads, 1) jax_mla_decode_##name##_##latent##_##rope(DecodeArguments a) { \
-    Decode<Element, Q, Kv, latent, rope>(a);                                               \
+    decode<Out, Q, Kv, latent, rope>(a);                                                   \
   }
-#define DECODE_DTYPES(latent, rope)                \
-  DECODE(bf16, bf16, bf16, bf16, latent, rope)     \
-  DECODE(f16, f16, f16, f16, latent, rope)         \
-  DECODE(fp8, bf16, fp8, fp8, latent, rope)        \
+#define DECODE_DTYPES(latent, rope)            \
+  DECODE(bf16, bf16, bf16, bf16, latent, rope) \
+  DECODE(f16, f16, f16, f16, latent, rope)     \
+  DECODE(fp8, bf16, fp8, fp8, latent, rope)    \
   DECODE(bf16_fp8, bf16, bf16, fp8, latent, rope)
 DECODE_DTYPES(512, 64)
 DECODE_DTYPES(256, 64)

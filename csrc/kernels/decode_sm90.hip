@@ -108,7 +108,7 @@ DEVICE void copy_keys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   const u32 box = static_cast<u32>(a.box_keys), stage_boxes = kStageKeys / box;
   const u32 lane = lane_id();
   Ring<Cache<Kv>::kStages> ring;
-  Segments segments(a);
+  Segments<kKeys> segments(a);
   for (Segment s; segments.next(s);) {
     const u32 length = static_cast<u32>(s.length);
     const u32 end = s.end * kKeys < length ? s.end * kKeys : length;
@@ -350,7 +350,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   if (a.kv_scale != nullptr) scale *= *a.kv_scale;
 
   Ring<Cache<Kv>::kStages> ring;
-  Segments segments(a);
+  Segments<kKeys> segments(a);
   for (Segment s; segments.next(s);) {
     load_q<Q>(a, s, shared);
     compute_sync();
@@ -516,7 +516,7 @@ DEVICE Counts count_all_blocks(const DecodeSm90Arguments& a, u32 sequence) {
   SHARED u32 sums[2][kMergeWaves];
   u32 before = 0, total = 0;
   for (u32 i = thread_id(); i < static_cast<u32>(a.batch); i += kSm90MergeThreads) {
-    const u32 blocks = count_blocks(get_length(a, i));
+    const u32 blocks = count_blocks<kKeys>(get_length(a, i));
     total += blocks;
     before += i < sequence ? blocks : 0;
   }
@@ -586,7 +586,7 @@ DEVICE void merge(const DecodeSm90Arguments& a) {
   const u32 query = block_id_y(), sequence = block_id_z();
   const u32 column = chunk * kMergeColumns + lane_id() * 4;
   const u32 row = query * heads + head, tile_rows = static_cast<u32>(a.tile_rows);
-  const u32 blocks = count_blocks(get_length(a, sequence));
+  const u32 blocks = count_blocks<kKeys>(get_length(a, sequence));
   Counts counts = {};
   if (a.num_splits == 0) counts = count_all_blocks(a, sequence);
   wait_for_last_kernel();

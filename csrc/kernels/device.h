@@ -12,6 +12,8 @@
 //                                    else is too large becomes the largest number
 //   shuffle(x, lane)                 x of that lane of the wave
 //   shuffle_xor<mask>(x)             x of lane_id() ^ mask
+//   ballot(x)                        a bit for each lane of the wave, the lowest for lane 0
+//   wave_sum(x), wave_scan(x)        the sum over the wave, and over lanes 0 to this one
 //
 // Matrix instructions of a wave, on tiles that lie spread over its lanes (Operand, Result):
 //
@@ -36,7 +38,7 @@
 //                                    exactly `copies` copies each; block_sync then shows what has
 //                                    come to the other waves
 //
-// All lanes of the wave take part in shuffles, reductions and matrix instructions.
+// All lanes of the wave take part in shuffles, ballots, sums, reductions and matrix instructions.
 #pragma once
 
 using i32 = int;

@@ -9,8 +9,10 @@ namespace jax_mla {
 // the natural log-sum-exp of its scores. Rows lie
 //   in split mode       [groups * batch, q_len, num_splits, group_rows]
 //   in persistent mode  [works, q_len, group_rows]
+//   of our own kernels  [parts, tile_rows], the parts as in kernels/decode.h
 // and only those are read that the stage before wrote: in split mode, where block j of kv_block
-// keys belongs to split j mod num_splits, the splits that hold a key which the query sees.
+// keys belongs to split j mod num_splits, the splits that hold a key which the query sees. What our
+// own kernels did not cut is in out and lse already.
 struct MergeArguments {
   const float* partial;           // rows as above, latent_dim each
   const float* partial_lse;       // rows as above
@@ -25,10 +27,12 @@ struct MergeArguments {
   int head_stride;                // row h * head_stride, over the rows of all groups, is head h
   int group_rows;
   int groups;
-  int num_splits;                 // of split mode
-  int kv_block;                   // of split mode
+  int num_splits;                 // of split mode and of our own kernels
+  int kv_block;                   // of split mode and of our own kernels
   int capacity;
   int latent_dim;                 // a multiple of 4, at most 512
+  int tile_rows;                  // of our own kernels, else 0
+  int workers;                    // of our own kernels where num_splits is 0
 };
 
 // One block of threads to an output row; grid (heads, q_len, batch).

@@ -3,6 +3,8 @@
 #include "merge.h"
 
 #include "device.h"
+#include "scan.h"
+#include "shares.h"
 
 namespace jax_mla {
 namespace {
@@ -15,16 +17,64 @@ struct Parts {
   i64 first;   // row of the first
   i64 stride;  // rows from one to the next
   i32 count;   // 0 where the query sees no key
+  bool done;   // there is nothing to merge
 };
 
+DEVICE i32 clamp_length(const MergeArguments& a, i32 length) {
+  return length < 0 ? 0 : length > a.capacity ? a.capacity : length;
+}
+DEVICE i32 count_blocks(const MergeArguments& a, i32 sequence) {
+  return (clamp_length(a, a.lengths[sequence]) + a.kv_block - 1) / a.kv_block;
+}
+
+// The blocks of the sequences before one, and of all. All threads of the block take part.
+struct Counts {
+  u32 before;
+  u32 total;
+};
+DEVICE Counts CountAllBlocks(const MergeArguments& a, i32 sequence) {
+  SHARED i32 sums[2][kThreads];
+  i32 before = 0, total = 0;
+  for (i32 i = static_cast<i32>(thread_id()); i < a.batch; i += kThreads) {
+    const i32 blocks = count_blocks(a, i);
+    total += blocks;
+    before += i < sequence ? blocks : 0;
+  }
+  block_scan(before, sums[0]);
+  block_scan(total, sums[1]);
+  return {static_cast<u32>(sums[0][kThreads - 1]), static_cast<u32>(sums[1][kThreads - 1])};
+}
+
+// Of the results of our own kernels.
+DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 head) {
+  const u32 tile_rows = static_cast<u32>(a.tile_rows);
+  const u32 all = static_cast<u32>(a.q_len * a.heads), tiles = (all + tile_rows - 1) / tile_rows;
+  const u32 row = static_cast<u32>(query * a.heads + head), tile = row / tile_rows;
+  const u32 job = static_cast<u32>(sequence) * tiles + tile;
+  const u32 blocks = static_cast<u32>(count_blocks(a, sequence));
+  const u32 splits = static_cast<u32>(a.num_splits);
+  u32 first = job * splits, count = blocks < splits ? blocks : splits;
+  if (splits == 0) {
+    const Counts counts = CountAllBlocks(a, sequence);
+    const Shares shares(counts.total * tiles, static_cast<u32>(a.workers));
+    const u32 begin = counts.before * tiles + tile * blocks;
+    if (blocks > 0) {
+      first = shares.owner(begin) + job;
+      count = shares.owner(begin + blocks - 1) + job - first + 1;
+    }
+  }
+  return {static_cast<i64>(first) * tile_rows + row % tile_rows, tile_rows,
+          static_cast<i32>(count), count == 1};
+}
+
 DEVICE Parts FindParts(const MergeArguments& a, i32 sequence, i32 query, i32 head) {
+  if (a.tile_rows > 0) return FindOwnParts(a, sequence, query, head);
   const i32 row = head * a.head_stride;
   const i32 group = row / a.group_rows;
-  i32 length = a.lengths[sequence];
-  length = length < 0 ? 0 : length > a.capacity ? a.capacity : length;
-  const i32 seen = length - a.q_len + query + 1;
+  const i32 seen = clamp_length(a, a.lengths[sequence]) - a.q_len + query + 1;
 
   Parts parts;
+  parts.done = false;
   i64 lane;  // the (part, query) or (query, part) pair that comes first
   if (a.reduce_indptr != nullptr) {
     const i32* range = a.reduce_indptr + sequence * a.groups + group;
@@ -54,6 +104,7 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
   const u32 column = thread * kColumns;
   const bool active = column < static_cast<u32>(a.latent_dim);
   const Parts parts = FindParts(a, sequence, query, head);
+  if (parts.done) return;
 
   f32 top = -kInfinity, total = 0.0f;
   f32x4 sum = {0.0f, 0.0f, 0.0f, 0.0f};

@@ -28,6 +28,20 @@ DEVICE u32 shuffle_xor(u32 x) {
   return __nvvm_shfl_sync_bfly_i32(kAllLanes, x, mask, 31);
 }
 
+DEVICE u32 ballot(bool x) { return __nvvm_vote_ballot_sync(kAllLanes, x); }
+DEVICE u32 wave_sum(u32 x) {
+  u32 sum;
+  asm volatile("redux.sync.add.u32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(x));
+  return sum;
+}
+DEVICE u32 wave_scan(u32 x) {
+  for (u32 reach = 1; reach < kWaveSize; reach *= 2) {
+    const u32 below = __nvvm_shfl_sync_up_i32(kAllLanes, x, reach, 0);
+    if (lane_id() >= reach) x += below;
+  }
+  return x;
+}
+
 #if __CUDA_ARCH__ >= 890
 DEVICE vector<f16, 2> pair_to_f16(u16 codes) {
   u32 pair;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who takes which keys, in Hopper's kernels. Every wave finds out for itself, from the lengths.
+// Who takes which keys. Every wave finds out for itself, from the lengths.
 #pragma once
 
-#include "decode_sm90.h"
-#include "sm90.h"
+#include "decode.h"
+#include "device.h"
 
 namespace jax_mla {
 
@@ -27,18 +27,21 @@ struct Shares {
   }
 };
 
-DEVICE u32 count_tiles(const DecodeSm90Arguments& a) {
+DEVICE u32 count_tiles(const DecodeArguments& a) {
   return static_cast<u32>((a.q_len * a.heads + a.tile_rows - 1) / a.tile_rows);
 }
 
 // Of a sequence, clamped; 0 of one that is not there.
-DEVICE i32 get_length(const DecodeSm90Arguments& a, u32 sequence) {
+DEVICE i32 get_length(const DecodeArguments& a, u32 sequence) {
   if (sequence >= static_cast<u32>(a.batch)) return 0;
   const i32 length = a.lengths[sequence];
   return length < 0 ? 0 : length > a.capacity ? a.capacity : length;
 }
 
-DEVICE u32 count_blocks(i32 length) { return (static_cast<u32>(length) + kSm90Keys - 1) / kSm90Keys; }
+template <u32 keys>
+DEVICE u32 count_blocks(i32 length) {
+  return (static_cast<u32>(length) + keys - 1) / keys;
+}
 
 // A part of a job: blocks begin .. end - 1 of its keys.
 struct Segment {
@@ -51,23 +54,24 @@ struct Segment {
   bool whole;  // all of the job
 };
 
-// What a block of threads has to do, one segment after the other.
+// What a block of threads has to do, one segment after the other. Blocks have `keys` keys.
+template <u32 keys>
 class Segments {
  public:
-  METHOD explicit Segments(const DecodeSm90Arguments& a) : a_(a), tiles_(count_tiles(a)) {
+  METHOD explicit Segments(const DecodeArguments& a) : a_(a), tiles_(count_tiles(a)) {
     const u32 worker = block_id_x();
     if (a.num_splits > 0) {
       length_ = get_length(a, block_id_z());
-      blocks_ = count_blocks(length_);
+      blocks_ = count_blocks<keys>(length_);
       SetRange(Shares(blocks_, static_cast<u32>(a.num_splits)), worker);
       return;
     }
     u32 total = 0;
     for (u32 i = lane_id(); i < static_cast<u32>(a.batch); i += kWaveSize) {
-      total += count_blocks(get_length(a, i));
+      total += count_blocks<keys>(get_length(a, i));
     }
     SetRange(Shares(wave_sum(total) * tiles_, static_cast<u32>(a.workers)), worker);
-    LoadSequences(0);
+    LoadSequences(lane_id(), 0);
   }
 
   METHOD bool next(Segment& s) {
@@ -79,9 +83,9 @@ class Segments {
 
  private:
   METHOD void SetRange(const Shares& shares, u32 part) {
-    const bool exists = part < shares.count;
-    at_ = exists ? shares.begin(part) : 0;
-    end_ = exists ? shares.begin(part + 1) : 0;
+    if (part >= shares.count) return;
+    at_ = shares.begin(part);
+    end_ = shares.begin(part + 1);
   }
 
   METHOD Segment OfFixedSplit() const {
@@ -93,16 +97,16 @@ class Segments {
   // Parts of a job are numbered without gaps: a worker's and the next one's differ by one, and so
   // do two jobs'.
   METHOD Segment OfWorker() {
-    u32 found;
+    decltype(ballot(true)) found;
     for (;;) {
       found = ballot(at_ >= first_ && at_ - first_ < blocks_ * tiles_);
       if (found != 0) break;
-      LoadSequences(loaded_ + kWaveSize);
+      LoadSequences(sequence_ + kWaveSize, shuffle(first_ + blocks_ * tiles_, kWaveSize - 1));
     }
-    const u32 lane = __builtin_ctz(found);
+    const u32 lane = static_cast<u32>(__builtin_ctzll(found));
     const u32 blocks = shuffle(blocks_, lane), offset = at_ - shuffle(first_, lane);
     Segment s;
-    s.sequence = loaded_ + lane;
+    s.sequence = shuffle(sequence_, lane);
     s.length = static_cast<i32>(shuffle(static_cast<u32>(length_), lane));
     s.tile = tiles_ == 1 ? 0 : offset / blocks;
     s.begin = offset - s.tile * blocks;
@@ -113,23 +117,22 @@ class Segments {
     return s;
   }
 
-  // Each lane holds one of a wave's size of sequences.
-  METHOD void LoadSequences(u32 first) {
-    loaded_ = first;
-    length_ = get_length(a_, first + lane_id());
-    blocks_ = count_blocks(length_);
-    const u32 sum = wave_scan(blocks_ * tiles_);
-    first_ = before_ + sum - blocks_ * tiles_;
-    before_ += shuffle(sum, kWaveSize - 1);
+  // Each lane holds a sequence, the first of which begins at block `before` of all.
+  METHOD void LoadSequences(u32 sequence, u32 before) {
+    sequence_ = sequence;
+    length_ = get_length(a_, sequence);
+    blocks_ = count_blocks<keys>(length_);
+    first_ = before + wave_scan(blocks_ * tiles_) - blocks_ * tiles_;
   }
 
-  const DecodeSm90Arguments& a_;
+  const DecodeArguments& a_;
   u32 tiles_;
-  u32 at_, end_;             // blocks left: of the job, or of all jobs together
-  u32 loaded_ = 0;           // the first of the sequences that the lanes hold
-  i32 length_;               // of the lane's sequence
-  u32 blocks_, first_ = 0;   // of the lane's sequence: of one tile, and the first among all jobs'
-  u32 before_ = 0;           // blocks of the sequences up to the loaded ones
+  u32 at_ = 0, end_ = 0;  // blocks left: of the job, or of all jobs together
+  // Of the lane's sequence:
+  u32 sequence_ = 0;
+  i32 length_ = 0;
+  u32 blocks_ = 0;  // of one tile
+  u32 first_ = 0;   // block, among those of all jobs
 };
 
 }  // namespace jax_mla

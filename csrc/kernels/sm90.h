@@ -10,22 +10,7 @@
 
 // --- Waves ----------------------------------------------------------------------------------------
 
-DEVICE u32 ballot(bool x) { return __nvvm_vote_ballot_sync(kAllLanes, x); }
 DEVICE void wave_sync() { __nvvm_bar_warp_sync(kAllLanes); }
-// The sum of all lanes.
-DEVICE u32 wave_sum(u32 x) {
-  u32 sum;
-  asm volatile("redux.sync.add.u32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(x));
-  return sum;
-}
-// The sum of lanes 0 to this one.
-DEVICE u32 wave_scan(u32 x) {
-  for (u32 reach = 1; reach < kWaveSize; reach *= 2) {
-    const u32 below = __nvvm_shfl_sync_up_i32(kAllLanes, x, reach, 0);
-    if (lane_id() >= reach) x += below;
-  }
-  return x;
-}
 
 // The bytes of x that the four hexadecimal digits of `order` name, the lowest first.
 DEVICE u32 permute_bytes(u32 x, u32 order) { return __nvvm_prmt(x, 0, order); }
