@@ -8,8 +8,8 @@ What each column is, in microseconds for one call unless it says otherwise:
   nor dispatch is in it; median of 20 pairs, 10 <= n <= 64. The calls are replayed from a command
   buffer (a CUDA or HIP graph). XLA is told to keep their order (`SERIALIZE`): a dependency of one
   on the other would need a kernel of its own between them, which would be timed as well.
-* read: the same number of bytes, read once, in the same way. The speed of `read` over that of
-  `cold` is the fraction of a plain read that decode reaches.
+* read: the same number of bytes, read once by a kernel that does nothing else, in the same way.
+  read / cold is the fraction of a plain read's speed that decode reaches.
 * warm: as cold, but every call on the same pages.
 * flushed: a call that was queued behind a program that reads and writes 256 MB. The time of both
   less that of the flush alone; median of 200. Goals are of triton.testing.do_bench on a graph of
@@ -119,7 +119,7 @@ def measure(point: Point) -> dict[str, Any]:
         shape = dataclasses.replace(point, heads=1, q_len=1)
         operands = programs.make_operands(point, _pool(shape))
         times |= _read(shape)
-        if jax.default_backend() != "cpu":
+        if programs.on_gpu():
             _measure_replayed(point, operands, times, result)
         _measure_jitted(point, operands, times)
     except Exception as error:  # whatever it is, the other points are worth having
@@ -136,12 +136,12 @@ def _pool(shape: Point) -> jax.Array:
 @functools.lru_cache(maxsize=1)
 def _read(shape: Point) -> dict[str, Summary]:
     """`read`, and on a GPU `read_flushed`."""
-    words, calls = programs.make_words(shape), programs.calls_of(shape)
+    calls = programs.calls_of(shape)
     once, short, long = (
-        functools.partial(programs.read_program(shape.kv_bytes, n), words)
+        functools.partial(programs.read_program(shape.kv_bytes, n), _pool(shape))
         for n in (1, calls, 2 * calls)
     )
-    if jax.default_backend() == "cpu":
+    if not programs.on_gpu():
         return {"read": programs.single(once)}
     return {
         "read": programs.replayed(short, long, calls),
@@ -169,13 +169,12 @@ def _measure_replayed(
 
 def _measure_jitted(point: Point, operands: Operands, times: dict[str, Summary]) -> None:
     """jit, jnp where it fits, and overhead; on a CPU cold."""
-    on_cpu = jax.default_backend() == "cpu"
-    time_of = programs.single if on_cpu else programs.burst
+    time_of = programs.burst if programs.on_gpu() else programs.single
     decode = jax.jit(programs.ours(operands))
     times["jit"] = time_of(operands.caller(decode))
-    if on_cpu:
-        times["cold"] = times["jit"]
-    else:
+    if programs.on_gpu():
         times["overhead"] = programs.overhead(decode, operands)
+    else:
+        times["cold"] = times["jit"]
     if programs.plain_fits(point):
         times["jnp"] = time_of(operands.caller(jax.jit(programs.plain(operands))))
