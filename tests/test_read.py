@@ -24,7 +24,7 @@ def words(pieces: int) -> np.ndarray:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("blocks", [1, 3])
-@pytest.mark.parametrize("pieces", [0, 1, 255, 257, 1024, 5000])
+@pytest.mark.parametrize("pieces", [0, 1, 257, 5000])
 def test_every_piece_is_read_once(pieces: int, blocks: int, device: str) -> None:
     """Fewer pieces than threads, rounds of four loads, and a rest."""
     source, sums = words(pieces + 1)[: pieces * 4], np.full((blocks, SUMS), 77, np.uint32)

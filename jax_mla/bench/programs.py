@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -124,12 +125,12 @@ def _dtypes(point: Point) -> tuple[np.dtype, np.dtype]:
 
 def _random(shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """A block of normally distributed numbers, repeated: large pools are made in an instant."""
-    block = np.random.default_rng(0).standard_normal((1 << 20) - 1, np.float32).astype(dtype)
-    size = int(np.prod(shape))
-    tiled: jax.Array = jax.jit(lambda x: jnp.tile(x, -(-size // x.size))[:size].reshape(shape))(
-        block
-    )
-    return tiled
+    size = math.prod(shape)
+    numbers = np.random.default_rng(0).standard_normal(min(size, (1 << 20) - 1), np.float32)
+    block = jnp.asarray(numbers.astype(dtype))
+    if block.size < size:
+        block = jax.jit(lambda x: jnp.tile(x, -(-size // x.size))[:size])(block)
+    return block.reshape(shape)
 
 
 # --- Programs -------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def plain_fits(point: Point) -> bool:
     """Whether there is memory for what it gathers, in bfloat16, and for as much again."""
     statistics = jax.devices()[0].memory_stats()  # None on a CPU
     if not statistics or "bytes_limit" not in statistics:
-        return point.kv_bytes < POOL_BYTES
+        return point.kv_bytes < 1_000_000_000
     gathered = point.batch * point.pages_per_seq * point.page_size * WIDTH * 2
     return bool(3 * gathered < statistics["bytes_limit"] - statistics["bytes_in_use"])
 
