@@ -5,9 +5,10 @@ What each column is, in microseconds for one call unless it says otherwise:
 
 * cold: calls one after the other in one program, each on other pages of a pool of more than twice
   the cache. The time of a program of 2n calls less that of n calls, over n, so that neither launch
-  nor dispatch is in it; median of 20 pairs, 10 <= n <= 64. The calls are replayed from a command
-  buffer (a CUDA or HIP graph). XLA is told to keep their order (`SERIALIZE`): a dependency of one
-  on the other would need a kernel of its own between them, which would be timed as well.
+  nor dispatch is in it; median of 20 pairs, 10 <= n <= 64. XLA replays the calls from a command
+  buffer (a CUDA or HIP graph) unless XLA_FLAGS=--xla_gpu_enable_command_buffer= forbids it. It is
+  told to keep them in order (SERIALIZE): a dependency of one on the other would need a kernel of
+  its own between them, which would be timed as well.
 * read: the same number of bytes, read once by a kernel that does nothing else, in the same way.
   read / cold is the fraction of a plain read's speed that decode reaches.
 * warm: as cold, but every call on the same pages.

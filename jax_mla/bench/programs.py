@@ -124,13 +124,15 @@ def _dtypes(point: Point) -> tuple[np.dtype, np.dtype]:
 
 
 def _random(shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """A block of normally distributed numbers, repeated: large pools are made in an instant."""
-    size = math.prod(shape)
-    numbers = np.random.default_rng(0).standard_normal(min(size, (1 << 20) - 1), np.float32)
-    block = jnp.asarray(numbers.astype(dtype))
-    if block.size < size:
-        block = jax.jit(lambda x: jnp.tile(x, -(-size // x.size))[:size])(block)
-    return block.reshape(shape)
+    """Normally distributed numbers, about a million and then again: large pools take no time."""
+    count, *row = shape
+    rows = min(count, max(1, (1 << 20) // math.prod(row)))
+    numbers = np.random.default_rng(0).standard_normal((rows, *row), np.float32).astype(dtype)
+    if rows == count:
+        return jnp.asarray(numbers)
+    repeats = (-(-count // rows), *[1] * len(row))
+    tiled: jax.Array = jax.jit(lambda x: jnp.tile(x, repeats)[:count])(numbers)
+    return tiled
 
 
 # --- Programs -------------------------------------------------------------------------------------
@@ -143,19 +145,21 @@ def ours(operands: Operands) -> Decode:
 
 def plain(operands: Operands) -> Decode:
     """Decode as one writes it without a kernel: gather, einsum, softmax, einsum."""
+    # The CPU of jax 0.7 refuses some products of bfloat16.
+    dtype = jnp.bfloat16 if on_gpu() else jnp.float32
     factor = operands.scales.get("q_scale", 1) * operands.scales.get("kv_scale", 1) * SCALE
 
     def call(
         q: jax.Array, pool: jax.Array, lengths: jax.Array, page_indices: jax.Array
     ) -> jax.Array:
-        kv = pool[page_indices].reshape(len(q), -1, WIDTH).astype(jnp.bfloat16)
+        kv = pool[page_indices].reshape(len(q), -1, WIDTH).astype(dtype)
         scores = jnp.einsum(
-            "bqhw,bkw->bqhk", q.astype(jnp.bfloat16), kv, preferred_element_type=jnp.float32
+            "bqhw,bkw->bqhk", q.astype(dtype), kv, preferred_element_type=jnp.float32
         )
         seen = lengths[:, None] - q.shape[1] + jnp.arange(q.shape[1]) + 1
         mask = jnp.arange(kv.shape[1]) < seen[:, :, None, None]
         weights = jax.nn.softmax(jnp.where(mask, scores * factor, -jnp.inf)).astype(kv.dtype)
-        return jnp.einsum("bqhk,bkl->bqhl", weights, kv[..., :LATENT])
+        return jnp.einsum("bqhk,bkl->bqhl", weights, kv[..., :LATENT]).astype(jnp.bfloat16)
 
     return call
 

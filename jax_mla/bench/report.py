@@ -100,15 +100,19 @@ def _plot(plot: Any, everything: Mapping[str, Any], path: Path) -> None:
     ):
         here = sorted((r for r in results if r["heads"] == number), key=lambda r: r["kv_bytes"])
         for name, (label, color) in _STYLES.items():
-            points = [
-                (r["kv_bytes"] / 1e6, r["kv_bytes"] / r["times"][name]["median"] / 1e3)
-                for r in here
-                if name in r["times"]
-            ]
-            line = "-" if name == "read" else ""
-            panel.plot(*zip(*points, strict=True), "o", ls=line, color=color, label=label)
-        panel.set(xscale="log", yscale="log", xlabel="KV bytes of a call (MB)")
+            speeds: dict[float, list[float]] = {}
+            for r in (r for r in here if name in r["times"]):
+                speed = r["kv_bytes"] / r["times"][name]["median"] / 1e3
+                speeds.setdefault(r["kv_bytes"] / 1e6, []).append(speed)
+            if name == "read":  # the roof
+                panel.plot(list(speeds), list(map(max, speeds.values())), color=color, label=label)
+                continue
+            sizes = [size for size, of_size in speeds.items() for _ in of_size]
+            flat = [speed for of_size in speeds.values() for speed in of_size]
+            panel.plot(sizes, flat, "o", color=color, label=label, mec="white")
+        panel.set(xscale="log", xlabel="KV bytes of a call (MB)")
         panel.set_title(f"{number} heads")
+        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.legend()
     figure.axes[0].set_ylabel("GB/s")
