@@ -11,7 +11,7 @@ What each column is, in microseconds for one call unless it says otherwise:
   its own between them, which would be timed as well.
 * read: the same number of bytes, read once by a kernel that does nothing else, in the same way.
   read / cold is the fraction of a plain read's speed that decode reaches.
-* warm: as cold, but every call on the same pages.
+* warm: as cold, but every call on the same pages, as many of which are in the cache as it holds.
 * flushed: a call that was queued behind a program that reads and writes 256 MB. The time of both
   less that of the flush alone; median of 200. Goals are of triton.testing.do_bench on a graph of
   one call, which flushes in the same way; to that belongs the start of the graph, 4 us on an H200.

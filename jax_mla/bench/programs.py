@@ -20,7 +20,7 @@ from jax_mla.decode import decode
 from jax_mla.target import platform_of, resolve
 from jax_mla.validation import is_fp8
 
-COLD_BYTES = 256_000_000  # of the pages of a program: four times an H200's cache
+LONG_BYTES = 1_000_000_000  # that a long program reads at least, as far as CALLS allows
 POOL_BYTES = 640_000_000  # of the pages that programs draw from: more than two caches of an MI300X
 FLUSH_BYTES = 256 << 20
 CALLS = (10, 64)  # of a program, at least and at most
@@ -112,7 +112,7 @@ def make_operands(point: Point, pool: jax.Array) -> Operands:
 
 def calls_of(point: Point) -> int:
     """Of the short program; the long one has twice as many."""
-    return max(CALLS[0], min(CALLS[1], -(-COLD_BYTES // (2 * point.kv_bytes))))
+    return max(CALLS[0], min(CALLS[1], -(-LONG_BYTES // (2 * point.kv_bytes))))
 
 
 def _dtypes(point: Point) -> tuple[np.dtype, np.dtype]:
