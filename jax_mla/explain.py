@@ -13,7 +13,7 @@ from jax_mla import lowering
 from jax_mla.asm import AsmPlan
 from jax_mla.call import Call
 from jax_mla.decode import prepare
-from jax_mla.kernel_plan import KV_BLOCK, TILE_ROWS, KernelPlan
+from jax_mla.kernel_plan import KernelPlan
 from jax_mla.metadata import make_metadata
 from jax_mla.target import Target, resolve
 from jax_mla.validation import out_dtype
@@ -68,8 +68,8 @@ class Explanation:
             ]
         if self.kernel is not None:
             lines += [
-                ("rows", f"{self.kernel.row_tiles} x {TILE_ROWS} (query, head) pairs"),
-                ("split", f"{self.kernel.num_kv_splits} splits of each sequence"),
+                ("rows", f"{self.kernel.row_tiles} x {self.kernel.tile_rows} (query, head) pairs"),
+                ("split", self.kernel.cuts),
                 ("launches", f"{self.kernel.launches} a call"),
             ]
         if (plan := self.asm or self.kernel) is not None:
@@ -249,7 +249,10 @@ def _parts(call: Call, plan: AsmPlan) -> float:
 
 def _bytes_moved_kernel(call: Call, plan: KernelPlan) -> int:
     """Each tile of rows reads every token and its page; every split its queries; then the merge."""
-    parts = _splits_with_keys(call, plan.num_kv_splits, KV_BLOCK)
+    if plan.workers:
+        parts = call.batch + plan.workers  # about
+    else:
+        parts = _splits_with_keys(call, plan.num_kv_splits, plan.kv_block)
     rows = call.batch * call.q_len * call.heads
     cache = plan.row_tiles * call.batch * call.capacity * (call.token_bytes + 4)
     queries = parts * call.q_len * call.heads * call.width * call.q_dtype.itemsize

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a call comes to on our own kernels: splits and workspace."""
+"""What a call comes to on our own kernels: which of them, splits and workspace."""
 
 import dataclasses
 from typing import Any
@@ -19,23 +19,43 @@ KV_BLOCK = 32
 # Blocks of threads along the last axis of a grid, on NVIDIA GPUs.
 _MAX_BATCH = 2**16 - 1
 
+# What csrc/kernels/decode_sm90.hip serves.
+_SM90_WIDTH = (512, 64)
+_SM90_KEYS = 64
+_SM90_LINES_OF_ROW = 9
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelPlan:
     """A call on our own kernels.
 
     Attributes:
-      num_kv_splits: parts of each sequence.
-      row_tiles: of a sequence's (query, head) pairs, each of which reads all its keys.
-      workspace_bytes: of the partial results of every row.
+      source: the file of csrc/kernels: "decode", or "decode_sm90" of Hopper GPUs.
+      num_kv_splits: parts of each sequence; 0 where `workers` share all keys.
+      workers: blocks of threads that share the keys of all sequences evenly; else 0.
+      tile_rows: (query, head) pairs of a tile.
+      row_tiles: of a sequence's pairs, each of which reads all its keys.
+      kv_block: keys of a block, which is not cut.
+      workspace_bytes: of the partial results.
     """
 
+    source: str
     num_kv_splits: int
+    workers: int
+    tile_rows: int
     row_tiles: int
+    kv_block: int
     workspace_bytes: Any
 
     #: Per layer: the kernel and the merge.
     launches = 2
+
+    @property
+    def cuts(self) -> str:
+        """How the keys are dealt out, for `explain`."""
+        if self.workers:
+            return f"the keys of all sequences, evenly over {self.workers} blocks of threads"
+        return f"{self.num_kv_splits} splits of each sequence"
 
 
 def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> KernelPlan:
@@ -58,9 +78,51 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     check_fp8(call, target)
     if isinstance(call.batch, int) and call.batch > _MAX_BATCH:
         raise Unserved(f"expected at most {_MAX_BATCH} sequences, got {call.batch}")
+    if target.arch == "sm_90" and _serves_sm90(call):
+        return _plan_sm90(call, target, num_kv_splits or 0)
     splits = num_kv_splits or default_num_kv_splits(
         call.batch, call.capacity, compute_units=target.compute_units, kv_block=KV_BLOCK
     )
     rows = call.q_len * call.heads
     size = workspace.carve(call.batch * splits * rows, call.latent_dim).bytes
-    return KernelPlan(splits, -(-rows // TILE_ROWS), size)
+    tiles = -(-rows // TILE_ROWS)
+    return KernelPlan("decode", splits, 0, TILE_ROWS, tiles, KV_BLOCK, size)
+
+
+def _serves_sm90(call: Call) -> bool:
+    """Whether Hopper's kernels take the call; sizes that are not known yet are taken for small."""
+    if (call.latent_dim, call.width - call.latent_dim) != _SM90_WIDTH:
+        return False
+    # A copy of one fp8 row would not begin at a multiple of 128 bytes.
+    if call.kv_dtype.itemsize == 1 and call.page_size % 2 == 1:
+        return False
+    tiles = -(-call.q_len * call.heads // 16)
+    lines, blocks = call.num_pages * call.page_size * _SM90_LINES_OF_ROW, call.batch * tiles
+    blocks *= -(-call.capacity // _SM90_KEYS)
+    return all(not isinstance(n, int) or n < 2**31 for n in (lines, blocks))
+
+
+def _plan_sm90(call: Call, target: Target, splits: int) -> KernelPlan:
+    rows = call.q_len * call.heads
+    tile_rows = 8 if rows <= 8 else 16
+    tiles = -(-rows // tile_rows)
+    jobs = call.batch * tiles
+    workers = 0 if splits else _count_workers(jobs, target.compute_units)
+    parts = jobs * splits if splits else jobs + workers
+    size = workspace.carve(parts * tile_rows, call.latent_dim).bytes
+    return KernelPlan("decode_sm90", splits, workers, tile_rows, tiles, _SM90_KEYS, size)
+
+
+def _count_workers(jobs: Any, compute_units: int) -> int:
+    """One to a multiprocessor, less a few if jobs of one length are then cut alike, or not at all.
+
+    What a cut costs, two partial results and their merge, is more than what a few idle
+    multiprocessors do.
+    """
+    if not isinstance(jobs, int) or jobs < 1:
+        return compute_units
+    if jobs <= compute_units:
+        return compute_units - compute_units % jobs
+    each = -(-jobs // compute_units)
+    even = jobs // each
+    return even if even * each == jobs and even >= 0.9 * compute_units else compute_units

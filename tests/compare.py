@@ -34,6 +34,7 @@ BARS = {
 # Against float64, where a kernel has rounded the weights of the keys to 8 or 16 bits, by q's dtype.
 ROUNDED_WEIGHTS = {
     "bf16": Bar(6e-3, 2.01 / 128, 6e-3, 5e-6, 1e-4),
+    "f16": Bar(8e-4, 2.01 / 1024, 8e-4, 1e-7, 1e-4),
     "fp8": Bar(np.inf, 0.0, np.inf, 3e-2, 1e-4),
 }
 

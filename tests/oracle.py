@@ -31,7 +31,7 @@ def decode_rounding(
     Args:
       case: the operands.
       parts: for each sequence the number of the part that each key belongs to, the same for all
-        keys of a block.
+        keys of a block: `[keys]`, or `[q_len, heads, keys]`.
       block: keys that a kernel takes at a time.
       dtype: of rounded weights.
 
@@ -42,7 +42,8 @@ def decode_rounding(
     doubt = np.zeros_like(out)
     for row, t, scores, values in _queries(case):
         lse[row, t] = _log_sum_exp(scores)
-        highest = _highest_so_far(scores, parts[row], block)
+        part = parts[row] if parts[row].ndim == 1 else parts[row][t]
+        highest = _highest_so_far(scores, part, block)
         weights, unit = np.exp(scores - highest), np.exp(highest - lse[row, t, :, None])
         low, rounded, high = (
             (weights * factor).astype(dtype).astype(np.float64) * unit
@@ -85,10 +86,10 @@ def _highest_so_far(scores: np.ndarray, part: np.ndarray, block: int) -> np.ndar
     padded = np.full((heads, blocks * block), -np.inf)
     padded[:, :keys] = scores
     highest = padded.reshape(heads, blocks, block).max(axis=2)
-    part = part[:keys:block]
+    part = np.broadcast_to(part, (heads, part.shape[-1]))[:, :keys:block]
     for number in np.unique(part):
-        mine = part == number
-        highest[:, mine] = np.maximum.accumulate(highest[:, mine], axis=1)
+        mine = np.where(part == number, highest, -np.inf)
+        highest = np.where(part == number, np.maximum.accumulate(mine, axis=1), highest)
     return highest.repeat(block, axis=1)[:, :keys]
 
 

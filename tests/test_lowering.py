@@ -21,6 +21,7 @@ from jax_mla.call import Unserved
 
 MI300X = Target("gfx942", 304)
 MI355X = Target("gfx950", 256)
+A100 = Target("sm_80", 108)
 H200 = Target("sm_90", 132)
 
 
@@ -223,18 +224,40 @@ def test_cuda_does_not_pad(heads: int) -> None:
 @pytest.mark.parametrize("splits", [None, 3])
 def test_our_kernels_say_what_they_are_to_launch(platform: str, splits: int | None) -> None:
     """160 tokens are 5 blocks of 32."""
-    target = MI355X if platform == "rocm" else H200
+    target = MI355X if platform == "rocm" else A100
     lowered = ir.lower(
         case(20, 2), platform, implementation="kernel", target=target, num_kv_splits=splits
     )
     call = only_call(lowered)
+    assert call.attributes["source"] == '"decode"'
     assert call.attributes["num_kv_splits"] == f"{splits or 5} : i64"
+    assert call.attributes["workers"] == "0 : i64"
     rows = 2 * (splits or 5) * 2 * 20
     assert call.results == [
         ((2, 2, 20, 512), "bf16"),
         ((2, 2, 20), "f32"),
         ((rows * 513 * 4,), "ui8"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("heads", "tile_rows", "tiles", "workers"), [(4, 8, 1, 132), (20, 16, 3, 132)]
+)
+@pytest.mark.parametrize("splits", [None, 3])
+def test_hoppers_kernels_share_the_keys(
+    heads: int, tile_rows: int, tiles: int, workers: int, splits: int | None
+) -> None:
+    """A part for each worker and one more for each of the 2 * tiles jobs, or fixed ones."""
+    lowered = ir.lower(
+        case(heads, 2), "cuda", implementation="kernel", target=H200, num_kv_splits=splits
+    )
+    call = only_call(lowered)
+    assert call.attributes["source"] == '"decode_sm90"'
+    assert call.attributes["num_kv_splits"] == f"{splits or 0} : i64"
+    assert call.attributes["workers"] == f"{0 if splits else workers} : i64"
+    jobs = 2 * tiles
+    parts = jobs * splits if splits else jobs + workers
+    assert call.results[2] == ((parts * tile_rows * 513 * 4,), "ui8")
 
 
 @pytest.mark.parametrize("platform", ["cpu", "rocm", "cuda", "tpu"])

@@ -182,7 +182,8 @@ ffi::Error DecodeAsm(const Launcher& launcher, ffi::RemainingArgs operands,
   const int64_t parts = persistent ? jobs + asm_.units - 1 : jobs * attributes.num_kv_splits;
   Results out(kOp, results);
   Workspace workspace;
-  JAX_MLA_RETURN_IF_ERROR(ReadResults(out, parts, persistent, call, workspace));
+  JAX_MLA_RETURN_IF_ERROR(
+      ReadResults(out, parts * call.q_len * call.group_rows, persistent, call, workspace));
   if (call.width != kWidth || call.latent_dim != kLatentDim) {
     return InvalidArgument("jax_mla decode: AITER's kernels take rows of 576 with 512 of latent, ",
                            "got ", call.width, " with ", call.latent_dim);

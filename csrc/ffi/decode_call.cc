@@ -65,6 +65,12 @@ ffi::Error ReadOperands(Operands& operands, const HeadPlan& plan, DecodeCall& ca
   return ffi::Error::Success();
 }
 
+const char* DtypeName(ffi::DataType q, ffi::DataType kv) {
+  if (q == ffi::DataType::F16) return "f16";
+  if (q != ffi::DataType::BF16) return "fp8";
+  return q == kv ? "bf16" : "bf16_fp8";
+}
+
 ffi::Error ReadScales(Operands& operands, DecodeCall& call) {
   constexpr auto kF32 = ffi::DataType::F32;
   std::optional<ffi::AnyBuffer> buffer;
@@ -79,7 +85,7 @@ ffi::Error ReadScales(Operands& operands, DecodeCall& call) {
   return operands.Done();
 }
 
-ffi::Error ReadResults(Results& results, int64_t parts, bool pointers, DecodeCall& call,
+ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers, DecodeCall& call,
                        Workspace& workspace) {
   const int64_t heads = call.plan.heads;
   std::optional<ffi::AnyBuffer> buffer;
@@ -95,7 +101,7 @@ ffi::Error ReadResults(Results& results, int64_t parts, bool pointers, DecodeCal
   JAX_MLA_RETURN_IF_ERROR(
       results.Next("lse", {call.batch, call.q_len, heads}, ffi::DataType::F32, buffer));
   call.lse = Data<float>(buffer);
-  workspace = CarveWorkspace(parts * call.q_len * call.group_rows, call.latent_dim, pointers);
+  workspace = CarveWorkspace(partial_rows, call.latent_dim, pointers);
   JAX_MLA_RETURN_IF_ERROR(
       results.Next("workspace", {workspace.bytes}, ffi::DataType::U8, buffer));
   call.workspace = Data<uint8_t>(buffer);

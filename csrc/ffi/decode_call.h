@@ -55,13 +55,16 @@ struct DecodeCall {
 // width], lengths i32 [batch] and page_indices i32 [batch, pages_per_seq].
 xla::ffi::Error ReadOperands(Operands& operands, const HeadPlan& plan, DecodeCall& call);
 
+// What kernels are named for: "bf16", "f16", "fp8", or "bf16_fp8" for q and the cache.
+const char* DtypeName(xla::ffi::DataType q, xla::ffi::DataType kv);
+
 // Operands q_scale f32 [] if q is fp8, and kv_scale f32 [] if kv_pages is.
 xla::ffi::Error ReadScales(Operands& operands, DecodeCall& call);
 
 // Results out [batch, q_len, heads, latent_dim], lse f32 [batch, q_len, heads], and workspace u8 for
-// partial results of `parts` (sequence, group, part) triples, with `pointers` in persistent mode.
-xla::ffi::Error ReadResults(Results& results, int64_t parts, bool pointers, DecodeCall& call,
-                            Workspace& workspace);
+// `partial_rows` rows of partial results, with `pointers` in persistent mode.
+xla::ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers,
+                            DecodeCall& call, Workspace& workspace);
 
 // The merge that takes the partial results in `workspace` to the results. `num_splits` and
 // `kv_block` are of split mode, `reduce_indptr` of persistent mode or null.

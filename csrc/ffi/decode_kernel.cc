@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ffi/decode_call.h"
+#include "ffi/decode_sm90.h"
 #include "ffi/handlers.h"
 #include "kernels/decode.h"
 
@@ -12,8 +13,10 @@ namespace {
 
 // As jax_mla/lowering.py writes them.
 struct DecodeKernelAttributes {
+  std::string_view source;  // "decode", for every GPU, or "decode_sm90"
   int64_t heads;
   int64_t num_kv_splits;
+  int64_t workers;  // of decode_sm90 where num_kv_splits is 0, else 0
   float scale;
   std::string_view arch;
   int64_t compute_units;
@@ -23,8 +26,10 @@ struct DecodeKernelAttributes {
 }  // namespace jax_mla
 
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(jax_mla::DecodeKernelAttributes,
+                                      xla::ffi::StructMember<std::string_view>("source"),
                                       xla::ffi::StructMember<int64_t>("heads"),
                                       xla::ffi::StructMember<int64_t>("num_kv_splits"),
+                                      xla::ffi::StructMember<int64_t>("workers"),
                                       xla::ffi::StructMember<float>("scale"),
                                       xla::ffi::StructMember<std::string_view>("arch"),
                                       xla::ffi::StructMember<int64_t>("compute_units"));
@@ -35,12 +40,6 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr char kOp[] = "decode";
-
-const char* DtypeName(ffi::DataType q, ffi::DataType kv) {
-  if (q == ffi::DataType::F16) return "f16";
-  if (q != ffi::DataType::BF16) return "fp8";
-  return q == kv ? "bf16" : "bf16_fp8";
-}
 
 // The kernels are named for dtypes and widths. One that there is none of is refused by its name.
 std::string KernelName(const DecodeCall& call) {
@@ -97,10 +96,23 @@ Status LaunchDecode(const Launcher& launcher, const DecodeCall& call, const Deco
        {"partial_lse", a.partial_lse, partial_rows * sizeof(float), Extent::kWrite}});
 }
 
+Status LaunchPortable(const Launcher& launcher, const DecodeCall& call, const Workspace& workspace,
+                      const DecodeKernelAttributes& attributes, int64_t partial_rows) {
+  MergeArguments merge =
+      MakeMergeArguments(call, workspace, attributes.num_kv_splits, kDecodeKvBlock, nullptr);
+  merge.capacity = Saturate(call.capacity());
+  merge.out_scale = call.kv_scale;
+  const DecodeArguments arguments = MakeArguments(call, workspace, attributes);
+  const Status status = LaunchDecode(launcher, call, arguments, partial_rows);
+  return status.ok() ? LaunchMerge(launcher, merge, call.out_dtype, partial_rows) : status;
+}
+
 // Operands and results of ffi/decode_call.h, in which no head is padded.
 ffi::Error DecodeKernel(const Launcher& launcher, ffi::RemainingArgs operands,
                         ffi::RemainingRets results, const DecodeKernelAttributes& attributes) {
-  if (attributes.num_kv_splits < 1) {
+  const Sm90Parts parts = {attributes.num_kv_splits, attributes.workers};
+  const bool sm90 = attributes.source == "decode_sm90";
+  if (!sm90 && attributes.num_kv_splits < 1) {
     return InvalidArgument("jax_mla decode: num_kv_splits: expected a positive number, got ",
                            attributes.num_kv_splits);
   }
@@ -112,23 +124,19 @@ ffi::Error DecodeKernel(const Launcher& launcher, ffi::RemainingArgs operands,
     return InvalidArgument("jax_mla decode: q: expected ", attributes.heads, " heads, got ",
                            call.group_rows);
   }
-  const int64_t parts = call.batch * attributes.num_kv_splits;
+  const int64_t partial_rows =
+      sm90 ? CountSm90PartialRows(call, parts)
+           : call.batch * attributes.num_kv_splits * call.q_len * call.plan.heads;
   Results out(kOp, results);
   Workspace workspace;
-  JAX_MLA_RETURN_IF_ERROR(ReadResults(out, parts, false, call, workspace));
-
-  const int64_t partial_rows = parts * call.q_len * call.plan.heads;
-  MergeArguments merge =
-      MakeMergeArguments(call, workspace, attributes.num_kv_splits, kDecodeKvBlock, nullptr);
-  merge.capacity = Saturate(call.capacity());
-  merge.out_scale = call.kv_scale;
+  JAX_MLA_RETURN_IF_ERROR(ReadResults(out, partial_rows, false, call, workspace));
+  if (sm90) JAX_MLA_RETURN_IF_ERROR(CheckSm90(call, parts));
 
   Status status = launcher.CheckArch(attributes.arch);
   if (status.ok()) {
-    const DecodeArguments arguments = MakeArguments(call, workspace, attributes);
-    status = LaunchDecode(launcher, call, arguments, partial_rows);
+    status = sm90 ? LaunchDecodeSm90(launcher, call, workspace, parts, attributes.scale)
+                  : LaunchPortable(launcher, call, workspace, attributes, partial_rows);
   }
-  if (status.ok()) status = LaunchMerge(launcher, merge, call.out_dtype, partial_rows);
   return status.ok() ? ffi::Error::Success() : FailedPrecondition(kOp, status);
 }
 

@@ -12,6 +12,34 @@ using Context = void*;
 // CUdevice_attribute
 constexpr int kComputeCapabilityMajor = 75;
 constexpr int kComputeCapabilityMinor = 76;
+constexpr int kMaxSharedMemoryPerBlockOptin = 97;
+// CUfunction_attribute
+constexpr int kSharedSizeBytes = 1;
+constexpr int kMaxDynamicSharedSizeBytes = 8;
+// CUtensorMapDataType, CUtensorMapSwizzle, CUtensorMapL2promotion
+constexpr int kUint8 = 0;
+constexpr int kSwizzle64 = 2;
+constexpr int kSwizzle128 = 3;
+constexpr int kPromote128 = 2;
+
+// CUlaunchAttribute and CUlaunchConfig
+struct LaunchAttribute {
+  int id;
+  int padding;
+  union {
+    int on;
+    char bytes[64];
+  } value;
+};
+constexpr int kProgrammaticStreamSerialization = 6;
+struct LaunchConfig {
+  unsigned grid[3];
+  unsigned block[3];
+  unsigned shared_bytes;
+  Stream stream;
+  LaunchAttribute* attributes;
+  unsigned num_attributes;
+};
 
 class Cuda final : public Driver {
  public:
@@ -20,6 +48,11 @@ class Cuda final : public Driver {
     library.Get("cuModuleLoadData", &table_.module_load_data);
     library.Get("cuModuleGetFunction", &table_.module_get_function);
     library.Get("cuLaunchKernel", &table_.launch_kernel);
+    library.Get("cuLaunchKernelEx", &launch_kernel_ex_);
+    library.Get("cuFuncGetAttribute", &func_get_attribute_);
+    library.Get("cuFuncSetAttribute", &func_set_attribute_);
+    library.Get("cuTensorMapEncodeTiled", &tensor_map_encode_tiled_);
+    library.Get("cuCtxGetDevice", &ctx_get_device_);
     library.Get("cuInit", &init_);
     library.Get("cuDeviceGet", &device_get_);
     library.Get("cuDeviceGetAttribute", &device_get_attribute_);
@@ -39,6 +72,15 @@ class Cuda final : public Driver {
     const Device& found = Find(device);
     *arch = found.arch;
     return found.status;
+  }
+
+  Status MapLines(const void* start, uint64_t lines, uint32_t line_bytes, uint32_t box_lines,
+                  void* map) const override {
+    const uint64_t sizes[] = {line_bytes, lines}, strides[] = {line_bytes};
+    const uint32_t box[] = {line_bytes, box_lines}, steps[] = {1, 1};
+    return JAX_MLA_CHECK_DRIVER(tensor_map_encode_tiled_(
+        map, kUint8, 2, const_cast<void*>(start), sizes, strides, box, steps, 0,
+        line_bytes == 128 ? kSwizzle128 : kSwizzle64, kPromote128, 0));
   }
 
  private:
@@ -83,6 +125,28 @@ class Cuda final : public Driver {
     if (previous != kUnchanged) pop_context_(&popped);
   }
 
+  Status AllowSharedMemory(Function function) const override {
+    int device = 0, most = 0, declared = 0;
+    Status status = JAX_MLA_CHECK_DRIVER(ctx_get_device_(&device));
+    if (!status.ok()) return status;
+    status = JAX_MLA_CHECK_DRIVER(
+        device_get_attribute_(&most, kMaxSharedMemoryPerBlockOptin, device));
+    if (!status.ok()) return status;
+    status = JAX_MLA_CHECK_DRIVER(func_get_attribute_(&declared, kSharedSizeBytes, function));
+    if (!status.ok()) return status;
+    return JAX_MLA_CHECK_DRIVER(
+        func_set_attribute_(function, kMaxDynamicSharedSizeBytes, most - declared));
+  }
+
+  int LaunchOverlapping(Function function, Grid grid, Block block, Stream stream,
+                        void** parameters) const override {
+    LaunchAttribute attribute = {kProgrammaticStreamSerialization, 0, {1}};
+    const LaunchConfig config = {{grid.x, grid.y, grid.z}, {block.threads, 1, 1},
+                                 block.shared_bytes,       stream,
+                                 &attribute,               1};
+    return launch_kernel_ex_(&config, function, parameters, nullptr);
+  }
+
   std::string ErrorText(int code) const override {
     const char* name = nullptr;
     const char* text = nullptr;
@@ -91,6 +155,12 @@ class Cuda final : public Driver {
     return std::string(name ? name : "unknown error") + ", " + (text ? text : std::to_string(code));
   }
 
+  int (*launch_kernel_ex_)(const LaunchConfig*, Function, void**, void**);
+  int (*func_get_attribute_)(int*, int, Function);
+  int (*func_set_attribute_)(Function, int, int);
+  int (*tensor_map_encode_tiled_)(void*, int, uint32_t, void*, const uint64_t*, const uint64_t*,
+                                  const uint32_t*, const uint32_t*, int, int, int, int);
+  int (*ctx_get_device_)(int*);
   int (*init_)(unsigned);
   int (*device_get_)(int*, int);
   int (*device_get_attribute_)(int*, int, int);

@@ -36,10 +36,21 @@ Status Driver::LoadModule(const void* image, Module* module) const {
 }
 
 Status Driver::GetFunction(Module module, const char* name, Function* function) const {
-  return JAX_MLA_CHECK_DRIVER(table_.module_get_function(function, module, name));
+  const Status status = JAX_MLA_CHECK_DRIVER(table_.module_get_function(function, module, name));
+  return status.ok() ? AllowSharedMemory(*function) : status;
 }
 
-Status Driver::Launch(Function function, Grid grid, uint32_t threads, Stream stream,
+Status Driver::MapLines(const void*, uint64_t, uint32_t, uint32_t, void*) const {
+  return Status::Failure(platform_name(), " has no tensor copies");
+}
+
+int Driver::LaunchOverlapping(Function function, Grid grid, Block block, Stream stream,
+                              void** parameters) const {
+  return table_.launch_kernel(function, grid.x, grid.y, grid.z, block.threads, 1, 1,
+                              block.shared_bytes, stream, parameters, nullptr);
+}
+
+Status Driver::Launch(Function function, Grid grid, Block block, Stream stream,
                       const Arguments& arguments, std::initializer_list<Extent> extents) const {
   if (table_.debug_extents != nullptr) {
     for (const Extent& e : extents) {
@@ -50,9 +61,13 @@ Status Driver::Launch(Function function, Grid grid, uint32_t threads, Stream str
   size_t bytes = arguments.bytes;
   void* parameters[] = {data};
   void* raw[] = {kBufferPointer, data, kBufferSize, &bytes, table_.launch_parameter_end};
+  if (block.overlaps) {
+    return JAX_MLA_CHECK_DRIVER(LaunchOverlapping(function, grid, block, stream, parameters));
+  }
   return JAX_MLA_CHECK_DRIVER(
-      table_.launch_kernel(function, grid.x, grid.y, grid.z, threads, 1, 1, 0, stream,
-                           arguments.raw ? nullptr : parameters, arguments.raw ? raw : nullptr));
+      table_.launch_kernel(function, grid.x, grid.y, grid.z, block.threads, 1, 1,
+                           block.shared_bytes, stream, arguments.raw ? nullptr : parameters,
+                           arguments.raw ? raw : nullptr));
 }
 
 Status Driver::Check(int code, const char* call, const char* file, int line) const {

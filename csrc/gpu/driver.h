@@ -21,6 +21,17 @@ struct Grid {
   uint32_t x = 1, y = 1, z = 1;  // blocks
 };
 
+// The blocks of a grid.
+struct Block {
+  Block(uint32_t threads, uint32_t shared_bytes = 0, bool overlaps = false)
+      : threads(threads), shared_bytes(shared_bytes), overlaps(overlaps) {}
+  uint32_t threads;
+  uint32_t shared_bytes;  // of shared memory, beside what the kernel declares
+  // Whether they may start before the launch before them has ended, where the platform can: the
+  // kernel then waits by itself.
+  bool overlaps;
+};
+
 // Memory that a launch may touch; none if `start` is null. The emulated ROCm holds it to that; a real
 // driver does not ask.
 struct Extent {
@@ -74,8 +85,13 @@ class Driver {
   // On the current device.
   Status LoadModule(const void* image, Module* module) const;
   Status GetFunction(Module module, const char* name, Function* function) const;
-  Status Launch(Function function, Grid grid, uint32_t threads, Stream stream,
+  Status Launch(Function function, Grid grid, Block block, Stream stream,
                 const Arguments& arguments, std::initializer_list<Extent> extents) const;
+
+  // Makes the description of memory that tensor copies take, `map` of 128 bytes: `lines` lines of
+  // `line_bytes`, 64 or 128, which are copied `box_lines` at a time and swizzled by their size.
+  virtual Status MapLines(const void* start, uint64_t lines, uint32_t line_bytes,
+                          uint32_t box_lines, void* map) const;
 
  protected:
   static constexpr intptr_t kUnchanged = -1;
@@ -83,6 +99,11 @@ class Driver {
   // Makes `device` current; `previous` is for Leave, kUnchanged if it was current before.
   virtual Status Enter(int device, intptr_t* previous) const = 0;
   virtual void Leave(intptr_t previous) const = 0;
+  // Lets launches of a function take as much shared memory as the device has.
+  virtual Status AllowSharedMemory(Function) const { return {}; }
+  // A launch with Block::overlaps.
+  virtual int LaunchOverlapping(Function function, Grid grid, Block block, Stream stream,
+                                void** parameters) const;
   // Name and text of an error code.
   virtual std::string ErrorText(int code) const = 0;
   // Leaves no trace of an error for whoever asks the driver for the last one.

@@ -18,7 +18,7 @@ Status Launcher::CheckArch(std::string_view arch) const {
 }
 
 Status Launcher::Launch(const char* source, const DeviceCode* code, const char* name, Grid grid,
-                        uint32_t threads, const Arguments& arguments,
+                        Block block, const Arguments& arguments,
                         std::initializer_list<Extent> extents) const {
   const Driver* driver = nullptr;
   Status status = FindDriver(&driver);
@@ -29,8 +29,16 @@ Status Launcher::Launch(const char* source, const DeviceCode* code, const char* 
   if (!status.ok() || stage_ == kInitialize) return status;
   const Driver::Scope scope(*driver, device_);
   if (!scope.status().ok()) return scope.status();
-  status = driver->Launch(function, grid, threads, stream_, arguments, extents);
+  status = driver->Launch(function, grid, block, stream_, arguments, extents);
   return status.ok() ? status : Status::Failure("kernel ", name, ": ", status.reason());
+}
+
+Status Launcher::MapLines(const void* start, uint64_t lines, uint32_t line_bytes,
+                          uint32_t box_lines, void* map) const {
+  if (stage_ == kInitialize) return {};
+  const Driver* driver = nullptr;
+  const Status status = FindDriver(&driver);
+  return status.ok() ? driver->MapLines(start, lines, line_bytes, box_lines, map) : status;
 }
 
 Status Launcher::FindDriver(const Driver** driver) const {

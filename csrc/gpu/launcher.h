@@ -23,22 +23,26 @@ class Launcher {
 
   // The kernel `name` of the embedded `source`, with a struct as its only parameter.
   template <typename Struct>
-  Status Launch(const char* source, const char* name, Grid grid, uint32_t threads,
+  Status Launch(const char* source, const char* name, Grid grid, Block block,
                 const Struct& arguments, std::initializer_list<Extent> extents) const {
-    return Launch(source, nullptr, name, grid, threads, {&arguments, sizeof arguments}, extents);
+    return Launch(source, nullptr, name, grid, block, {&arguments, sizeof arguments}, extents);
   }
 
   // The kernel `name` of `code`, with an argument block that the code object does not describe.
   template <typename Struct>
-  Status LaunchRaw(const DeviceCode& code, const char* name, Grid grid, uint32_t threads,
+  Status LaunchRaw(const DeviceCode& code, const char* name, Grid grid, Block block,
                    const Struct& arguments, std::initializer_list<Extent> extents) const {
-    return Launch(nullptr, &code, name, grid, threads, {&arguments, sizeof arguments, true},
+    return Launch(nullptr, &code, name, grid, block, {&arguments, sizeof arguments, true},
                   extents);
   }
 
+  // Driver::MapLines, when it is time to launch.
+  Status MapLines(const void* start, uint64_t lines, uint32_t line_bytes, uint32_t box_lines,
+                  void* map) const;
+
  private:
   Status Launch(const char* source, const DeviceCode* code, const char* name, Grid grid,
-                uint32_t threads, const Arguments& arguments,
+                Block block, const Arguments& arguments,
                 std::initializer_list<Extent> extents) const;
   Status FindDriver(const Driver** driver) const;
 

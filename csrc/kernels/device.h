@@ -75,6 +75,7 @@ using Operand = vector<Element, 16 * depth / kWaveSize>;
 using Result = vector<f32, 16 * 16 / kWaveSize>;
 
 #define DEVICE __attribute__((device)) static inline
+#define METHOD __attribute__((device)) inline  // of a class
 #define SHARED __attribute__((shared)) static
 
 #if defined(__AMDGCN__)
