@@ -26,7 +26,9 @@ import ctypes
 import dataclasses
 import functools
 import json
+import math
 import os
+import struct
 import sys
 import time
 import traceback
@@ -249,6 +251,107 @@ def clocks(graph: torch.cuda.CUDAGraph | None) -> dict[str, int] | None:
         return None
 
 
+# --- Launches of our kernels ----------------------------------------------------------------------
+
+
+class Long(int):
+    """A number of 64 bits in a struct."""
+
+
+class Arguments:
+    """The one struct that a kernel of ours takes: tensors (or None) by address, the rest by value.
+
+    It holds the tensors, since a graph that was captured with their addresses outlives the call.
+    """
+
+    def __init__(self, *fields: torch.Tensor | float | int | Long | bytes | None) -> None:
+        self.tensors = [x for x in fields if isinstance(x, torch.Tensor)]
+        codes = {int: "i", float: "f", Long: "q", bytes: "128s"}
+        block = b""
+        for x in fields:
+            code = codes.get(type(x), "Q")
+            value = x.data_ptr() if isinstance(x, torch.Tensor) else x or 0
+            block += b"\0" * (-len(block) % (8 if code in "qQ" else 4))
+            block += struct.pack(f"<{code}", value)
+        # A struct with a tensor map is a multiple of 64 bytes long.
+        self.block = ctypes.create_string_buffer(block, len(block) + 64)
+        self.pointers = (ctypes.c_void_p * 1)(ctypes.addressof(self.block))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A launch of a kernel of ours.
+
+    Attributes:
+      kernel: from `function`.
+      grid: blocks.
+      threads: of a block.
+      arguments: of the kernel.
+      shared: bytes of shared memory of a block.
+      overlapped: it may begin before the kernel before it has ended, and waits itself.
+    """
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    threads: int
+    arguments: Arguments
+    shared: int = 0
+    overlapped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shared:
+            allowed = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            ok(driver.cuFuncSetAttribute(self.kernel, allowed, self.shared))
+
+    def launch(self) -> None:
+        """On torch's current stream."""
+        config = driver.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = self.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = self.threads, 1, 1
+        config.sharedMemBytes = self.shared
+        config.hStream = torch.cuda.current_stream().cuda_stream
+        if self.overlapped:
+            attribute = driver.CUlaunchAttribute()
+            kinds = driver.CUlaunchAttributeID
+            attribute.id = kinds.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            value = driver.CUlaunchAttributeValue()
+            value.programmaticStreamSerializationAllowed = 1
+            attribute.value = value
+            config.attrs = [attribute]
+            config.numAttrs = 1
+        pointers = ctypes.addressof(self.arguments.pointers)
+        ok(driver.cuLaunchKernelEx(config, self.kernel, pointers, 0))
+
+
+@functools.cache
+def function(source: str, name: str) -> Any:
+    """A kernel of the extension's device code."""
+    _, code = _native.device_code()[source, our_arch()]
+    module = ok(driver.cuModuleLoadData(code + b"\0"))
+    return ok(driver.cuModuleGetFunction(module, name.encode()))
+
+
+def ok(result: tuple[Any, ...]) -> Any:
+    """The value of a call of the driver."""
+    error, *values = result
+    if int(error) != 0:
+        raise RuntimeError(str(error))
+    return values[0] if values else None
+
+
+def capability() -> tuple[int, int]:
+    return torch.cuda.get_device_capability()
+
+
+def our_arch() -> str:
+    """As csrc/gpu/kernels.cc chooses: sm_90a is for Hopper alone."""
+    return "sm_90a" if capability() == (9, 0) else "sm_80"
+
+
+def multiprocessors() -> int:
+    return torch.cuda.get_device_properties(0).multi_processor_count
+
+
 # --- What is timed --------------------------------------------------------------------------------
 
 
@@ -257,7 +360,7 @@ def read(operands: Operands) -> Run:
     blocks = min(8 * multiprocessors(), -(-size // 4096))
     sums = torch.empty(blocks, 8, device="cuda", dtype=torch.int32)
     arguments = Arguments(operands.pool, Long(size // 16), sums, blocks)
-    return lambda: launch(function("read", "jax_mla_read"), (blocks, 1, 1), 256, arguments)
+    return Stage(function("read", "jax_mla_read"), (blocks, 1, 1), 256, arguments).launch
 
 
 @functools.cache
@@ -317,43 +420,93 @@ def pytorch(operands: Operands) -> Run:
 
 
 def ours(operands: Operands) -> Run:
-    """Stage 1 and the merge, as csrc/ffi/decode_kernel.cc launches them."""
-    point, pool, table = operands.point, operands.pool, operands.table
-    dtype = jnp.dtype(jnp.float8_e4m3fn)
-    q_dtype, kv_dtype = (dtype if x == FP8 else jnp.dtype(jnp.bfloat16)
-                         for x in TORCH_DTYPES[point.dtypes])  # fmt: skip
+    """Both stages, as csrc/ffi/decode_kernel.cc launches them."""
+    point = operands.point
+    dtypes = (jnp.float8_e4m3fn if x == FP8 else jnp.bfloat16 for x in TORCH_DTYPES[point.dtypes])
     call = Call(point.batch, point.q_len, point.heads, WIDTH, LATENT, point.pages, point.page_size,
-                point.pages_per_seq, q_dtype, kv_dtype)  # fmt: skip
-    plan = kernel_plan.plan(
-        call, Target("sm_" + "".join(map(str, capability())), multiprocessors())
-    )
-    parts = point.batch * point.q_len * plan.num_kv_splits * point.heads
-    partial = torch.empty(parts, LATENT, device="cuda")
-    partial_lse = torch.empty(parts, device="cuda")
-    lse = torch.empty(point.batch, point.q_len, point.heads, device="cuda")
+                point.pages_per_seq, *map(jnp.dtype, dtypes))  # fmt: skip
+    target = Target("sm_" + "".join(map(str, capability())), multiprocessors())
+    plan = kernel_plan.plan(call, target)
+    make_stages = {"decode": portable_stages, "decode_sm90": hopper_stages}[plan.source]
+    stages = make_stages(operands, plan)
+    return lambda: [stage.launch() for stage in stages]
+
+
+def portable_stages(operands: Operands, plan: kernel_plan.KernelPlan) -> list[Stage]:
+    """Arguments as in csrc/kernels/decode.h and merge.h."""
+    point = operands.point
+    rows = point.batch * point.q_len * point.heads
+    parts = rows * plan.num_kv_splits
+    partial, partial_lse = floats(parts, LATENT), floats(parts)
+    capacity = point.pages_per_seq * point.page_size
     decode = Arguments(
-        operands.q, pool, operands.lengths, table, None, None, partial, partial_lse, SCALE,
-        point.q_len, point.heads, plan.num_kv_splits, point.pages, point.page_size,
-        point.pages_per_seq, point.pages_per_seq * point.page_size,
+        operands.q, operands.pool, operands.lengths, operands.table, None, None, partial,
+        partial_lse, SCALE, point.q_len, point.heads, plan.num_kv_splits, point.pages,
+        point.page_size, point.pages_per_seq, capacity,
     )  # fmt: skip
     merge = Arguments(
-        partial, partial_lse, operands.lengths, None, None, operands.out, lse,
+        partial, partial_lse, operands.lengths, None, None, operands.out, floats(rows),
         point.batch, point.q_len, point.heads, 1, point.heads, 1, plan.num_kv_splits,
-        kernel_plan.KV_BLOCK, point.pages_per_seq * point.page_size, LATENT,
+        plan.kv_block, capacity, LATENT,
     )  # fmt: skip
-    name = {"bf16": "bf16", "bf16-fp8": "bf16_fp8", "fp8": "fp8"}[point.dtypes]
-    stages = [
-        (function("decode", f"jax_mla_decode_{name}_{LATENT}_{WIDTH - LATENT}"),
-         (plan.num_kv_splits, plan.row_tiles, point.batch), 256, decode),
-        (function("merge", "jax_mla_merge_bf16"),
-         (point.heads, point.q_len, point.batch), 128, merge),
+    name = f"jax_mla_decode_{point.dtypes.replace('-', '_')}_{LATENT}_{WIDTH - LATENT}"
+    return [
+        Stage(function("decode", name),
+              (plan.num_kv_splits, plan.row_tiles, point.batch), 256, decode),
+        Stage(function("merge", "jax_mla_merge_bf16"),
+              (point.heads, point.q_len, point.batch), 128, merge),
     ]  # fmt: skip
 
-    def run() -> None:
-        for kernel, grid, threads, arguments in stages:
-            launch(kernel, grid, threads, arguments)
 
-    return run
+def hopper_stages(operands: Operands, plan: kernel_plan.KernelPlan) -> list[Stage]:
+    """Arguments as in csrc/kernels/decode_sm90.h, grids as in csrc/ffi/decode_sm90.cc."""
+    point, splits = operands.point, plan.num_kv_splits
+    jobs = point.batch * plan.row_tiles
+    parts = (jobs * splits if splits else jobs + plan.workers) * plan.tile_rows
+    merge_waves = 8 if (splits or plan.workers // jobs) > 8 else 1
+    box_keys = math.gcd(point.page_size, 16)
+    arguments = Arguments(
+        map_lines(operands.pool, 9 * box_keys), operands.q, operands.lengths, operands.table,
+        None, None, floats(parts, LATENT), floats(parts), operands.out,
+        floats(point.batch * point.q_len * point.heads), SCALE, point.batch, point.q_len,
+        point.heads, plan.tile_rows, splits, plan.workers, point.pages, point.page_size,
+        point.pages_per_seq, point.pages_per_seq * point.page_size, box_keys, merge_waves,
+    )  # fmt: skip
+    name = f"jax_mla_decode_sm90_{point.dtypes.replace('-', '_')}_{plan.tile_rows}"
+    grid = (splits, plan.row_tiles, point.batch) if splits else (plan.workers, 1, 1)
+    merge_grid = (-(-point.heads * 4 * merge_waves // 8), point.q_len, point.batch)
+    return [
+        Stage(function("decode_sm90", name), grid, 384, arguments, shared=174 * 1024),
+        Stage(function("decode_sm90", "jax_mla_merge_sm90_bf16"), merge_grid, 256, arguments,
+              overlapped=True),
+    ]  # fmt: skip
+
+
+def floats(*shape: int) -> torch.Tensor:
+    return torch.empty(*shape, device="cuda")
+
+
+def map_lines(pool: torch.Tensor, box_lines: int) -> bytes:
+    """A cache as lines, nine to a row, for the copy engine."""
+    line = pool[0, 0].nbytes // 9
+    tile = "CU_TENSOR_MAP_SWIZZLE_128B" if line == 128 else "CU_TENSOR_MAP_SWIZZLE_64B"
+    u64, u32 = driver.cuuint64_t, driver.cuuint32_t
+    made = ok(
+        driver.cuTensorMapEncodeTiled(
+            driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT8,
+            2,
+            pool.data_ptr(),
+            [u64(line), u64(pool.nbytes // line)],
+            [u64(line)],
+            [u32(line), u32(box_lines)],
+            [u32(1), u32(1)],
+            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            getattr(driver.CUtensorMapSwizzle, tile),
+            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    )
+    return struct.pack("<16Q", *map(int, made.opaque))
 
 
 ENTRIES: dict[str, Callable[[Operands], Run]] = {
@@ -362,67 +515,6 @@ ENTRIES: dict[str, Callable[[Operands], Run]] = {
     "pytorch": pytorch,
     "ours": ours,
 }
-
-# --- Launches of our kernels ----------------------------------------------------------------------
-
-
-class Long(int):
-    """A number of 64 bits in a struct."""
-
-
-class Arguments:
-    """The one struct that a kernel of ours takes: tensors (or None) by address, numbers by value.
-
-    It holds the tensors, since a graph that was captured with their addresses outlives the call.
-    """
-
-    def __init__(self, *fields: torch.Tensor | float | int | Long | None) -> None:
-        self.tensors = [x for x in fields if isinstance(x, torch.Tensor)]
-        types = {int: ctypes.c_int, float: ctypes.c_float, Long: ctypes.c_longlong}
-        described = [(f"f{i}", types.get(type(x), ctypes.c_void_p)) for i, x in enumerate(fields)]
-        struct = type("Struct", (ctypes.Structure,), {"_fields_": described})
-        values = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in fields]
-        self.struct = struct(*values)
-        self.pointers = (ctypes.c_void_p * 1)(ctypes.addressof(self.struct))
-
-
-def launch(
-    kernel: Any, grid: tuple[int, int, int], threads: int, arguments: Arguments, shared: int = 0
-) -> None:
-    """On torch's current stream."""
-    stream = torch.cuda.current_stream().cuda_stream
-    pointers = ctypes.addressof(arguments.pointers)
-    ok(driver.cuLaunchKernel(kernel, *grid, threads, 1, 1, shared, stream, pointers, 0))
-
-
-@functools.cache
-def function(source: str, name: str) -> Any:
-    """A kernel of the extension's device code."""
-    _, code = _native.device_code()[source, our_arch()]
-    module = ok(driver.cuModuleLoadData(code + b"\0"))
-    return ok(driver.cuModuleGetFunction(module, name.encode()))
-
-
-def ok(result: tuple[Any, ...]) -> Any:
-    """The value of a call of the driver."""
-    error, *values = result
-    if int(error) != 0:
-        raise RuntimeError(str(error))
-    return values[0] if values else None
-
-
-def capability() -> tuple[int, int]:
-    return torch.cuda.get_device_capability()
-
-
-def our_arch() -> str:
-    """As csrc/gpu/kernels.cc chooses: sm_90a is for Hopper alone."""
-    return "sm_90a" if capability() == (9, 0) else "sm_80"
-
-
-def multiprocessors() -> int:
-    return torch.cuda.get_device_properties(0).multi_processor_count
-
 
 # --- Output ---------------------------------------------------------------------------------------
 
