@@ -38,6 +38,7 @@ nb::dict Handlers() {
   for (const Platform platform : {Platform::kRocm, Platform::kCuda}) {
     AddStaged(handlers, "decode_kernel", platform, jax_mla::DecodeKernelHandler);
     AddStaged(handlers, "merge", platform, jax_mla::MergeHandler);
+    AddStaged(handlers, "read", platform, jax_mla::ReadHandler);
   }
   return handlers;
 }

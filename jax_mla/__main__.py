@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m jax_mla explain`: what a decode call comes to on a GPU. `doctor`: what is here."""
+"""`python -m jax_mla explain`: what a decode call comes to on a GPU. `doctor`: what is here.
+`bench`: how long decode takes on the default device."""
 
 import argparse
 import sys
 
-from jax_mla import doctor, kernel_page
+from jax_mla import bench, doctor, kernel_page
 from jax_mla.explain import explain_sizes
 from jax_mla.kernels import MODES
 from jax_mla.lowering import HEAD_PLANS, IMPLEMENTATIONS
@@ -17,7 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_explain(commands.add_parser("explain", help="kernel, padding, splits, bytes of a call"))
     _add_doctor(commands.add_parser("doctor", help="what decode can run on here, what is wrong"))
+    bench.add_arguments(
+        commands.add_parser("bench", help="times decode on the default device"), _positive
+    )
     options = parser.parse_args(arguments)
+    if options.command == "bench":
+        return bench.main(options)
     if options.command == "doctor":
         return doctor.main(as_json=options.json, with_selftest=options.selftest)
     return _explain(options)

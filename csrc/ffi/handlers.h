@@ -19,4 +19,7 @@ StagedHandler DecodeAsmHandler(Platform platform);
 // jax_mla_decode_kernel_<platform>_v1, decode on our own kernels, in decode_kernel.cc.
 StagedHandler DecodeKernelHandler(Platform platform);
 
+// jax_mla_read_<platform>_v1, the plain read that decode is timed against, in read.cc.
+StagedHandler ReadHandler(Platform platform);
+
 }  // namespace jax_mla
