@@ -50,6 +50,7 @@ from jax_mla.bench.points import LATENT, LENGTHS, SCALE, WIDTH, Point, goal, swe
 from jax_mla.bench.summary import Summary, faster, summarize
 from jax_mla.call import Call
 from jax_mla.kernel_page import DTYPES
+from jax_mla.kernel_plan import KernelPlan
 from jax_mla.target import Target
 
 ROUNDS, ROUND_MS = 5, 40  # at least 200 calls of up to 0.7 ms, cache flush included
@@ -427,56 +428,52 @@ def ours(operands: Operands) -> Run:
                 point.pages_per_seq, *map(jnp.dtype, dtypes))  # fmt: skip
     target = Target("sm_" + "".join(map(str, capability())), multiprocessors())
     plan = kernel_plan.plan(call, target)
+    parts = point.batch * plan.row_tiles + plan.workers
+    scales = [
+        torch.ones(1, device="cuda") if x == FP8 else None for x in TORCH_DTYPES[point.dtypes]
+    ]
+    fields = [
+        operands.q, operands.pool, operands.lengths, operands.table, *scales,
+        floats(parts * plan.tile_rows, LATENT), floats(parts * plan.tile_rows), operands.out,
+        floats(point.batch * point.q_len * point.heads), SCALE, point.batch, point.q_len,
+        point.heads, plan.tile_rows, plan.num_kv_splits, plan.workers, point.pages,
+        point.page_size, point.pages_per_seq, point.pages_per_seq * point.page_size,
+    ]  # fmt: skip
     make_stages = {"decode": portable_stages, "decode_sm90": hopper_stages}[plan.source]
-    stages = make_stages(operands, plan)
+    stages = make_stages(operands, plan, fields)
     return lambda: [stage.launch() for stage in stages]
 
 
-def portable_stages(operands: Operands, plan: kernel_plan.KernelPlan) -> list[Stage]:
-    """Arguments as in csrc/kernels/decode.h and merge.h."""
+def portable_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> list[Stage]:
+    """Fields of csrc/kernels/decode.h; those of the merge are in merge.h."""
     point = operands.point
-    rows = point.batch * point.q_len * point.heads
-    parts = rows * plan.num_kv_splits
-    partial, partial_lse = floats(parts, LATENT), floats(parts)
-    capacity = point.pages_per_seq * point.page_size
-    decode = Arguments(
-        operands.q, operands.pool, operands.lengths, operands.table, None, None, partial,
-        partial_lse, SCALE, point.q_len, point.heads, plan.num_kv_splits, point.pages,
-        point.page_size, point.pages_per_seq, capacity,
-    )  # fmt: skip
+    partial, partial_lse, out, lse = fields[6:10]
     merge = Arguments(
-        partial, partial_lse, operands.lengths, None, None, operands.out, floats(rows),
-        point.batch, point.q_len, point.heads, 1, point.heads, 1, plan.num_kv_splits,
-        plan.kv_block, capacity, LATENT,
+        partial, partial_lse, operands.lengths, None, fields[5], out, lse, point.batch,
+        point.q_len, point.heads, 1, point.heads, 1, plan.num_kv_splits, plan.kv_block,
+        point.pages_per_seq * point.page_size, LATENT, plan.tile_rows, plan.workers,
     )  # fmt: skip
     name = f"jax_mla_decode_{point.dtypes.replace('-', '_')}_{LATENT}_{WIDTH - LATENT}"
+    rows = (point.heads, point.q_len, point.batch)
     return [
-        Stage(function("decode", name),
-              (plan.num_kv_splits, plan.row_tiles, point.batch), 256, decode),
-        Stage(function("merge", "jax_mla_merge_bf16"),
-              (point.heads, point.q_len, point.batch), 128, merge),
-    ]  # fmt: skip
+        Stage(function("decode", name), (plan.workers, 1, 1), 256, Arguments(*fields)),
+        Stage(function("merge", "jax_mla_merge_bf16"), rows, 128, merge),
+    ]
 
 
-def hopper_stages(operands: Operands, plan: kernel_plan.KernelPlan) -> list[Stage]:
-    """Arguments as in csrc/kernels/decode_sm90.h, grids as in csrc/ffi/decode_sm90.cc."""
-    point, splits = operands.point, plan.num_kv_splits
-    jobs = point.batch * plan.row_tiles
-    parts = (jobs * splits if splits else jobs + plan.workers) * plan.tile_rows
-    merge_waves = 8 if (splits or plan.workers // jobs) > 8 else 1
+def hopper_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> list[Stage]:
+    """Fields of csrc/kernels/decode.h, and the others of decode_sm90.h."""
+    point = operands.point
+    expected = plan.workers // (point.batch * plan.row_tiles)
+    merge_waves = 8 if expected > 8 else 1  # as csrc/ffi/decode_kernel.cc has it
     box_keys = math.gcd(point.page_size, 16)
-    arguments = Arguments(
-        map_lines(operands.pool, 9 * box_keys), operands.q, operands.lengths, operands.table,
-        None, None, floats(parts, LATENT), floats(parts), operands.out,
-        floats(point.batch * point.q_len * point.heads), SCALE, point.batch, point.q_len,
-        point.heads, plan.tile_rows, splits, plan.workers, point.pages, point.page_size,
-        point.pages_per_seq, point.pages_per_seq * point.page_size, box_keys, merge_waves,
-    )  # fmt: skip
+    lines = map_lines(operands.pool, 9 * box_keys)
+    arguments = Arguments(*fields, 0, lines, box_keys, merge_waves)  # 0 aligns the lines
     name = f"jax_mla_decode_sm90_{point.dtypes.replace('-', '_')}_{plan.tile_rows}"
-    grid = (splits, plan.row_tiles, point.batch) if splits else (plan.workers, 1, 1)
     merge_grid = (-(-point.heads * 4 * merge_waves // 8), point.q_len, point.batch)
     return [
-        Stage(function("decode_sm90", name), grid, 384, arguments, shared=174 * 1024),
+        Stage(function("decode_sm90", name), (plan.workers, 1, 1), 384, arguments,
+              shared=174 * 1024),
         Stage(function("decode_sm90", "jax_mla_merge_sm90_bf16"), merge_grid, 256, arguments,
               overlapped=True),
     ]  # fmt: skip
