@@ -452,6 +452,7 @@ def portable_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> 
         partial, partial_lse, operands.lengths, None, fields[5], out, lse, point.batch,
         point.q_len, point.heads, 1, point.heads, 1, plan.num_kv_splits, plan.kv_block,
         point.pages_per_seq * point.page_size, LATENT, plan.tile_rows, plan.workers,
+        plan.part_blocks,
     )  # fmt: skip
     name = f"jax_mla_decode_{point.dtypes.replace('-', '_')}_{LATENT}_{WIDTH - LATENT}"
     rows = (point.heads, point.q_len, point.batch)

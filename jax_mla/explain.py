@@ -264,7 +264,8 @@ def _count_parts(call: Call, plan: KernelPlan) -> tuple[int, int]:
     if plan.num_kv_splits:
         parts = min(plan.num_kv_splits, blocks)
         return (jobs, 0) if parts == 1 else (0, jobs * parts)
-    workers = max(min(plan.workers, jobs * blocks), 1)
+    most = max(jobs * blocks // plan.part_blocks, 32)
+    workers = max(min(plan.workers, most, jobs * blocks), 1)
     base, extra = divmod(jobs * blocks, workers)
     begins = [worker * base + min(worker, extra) for worker in range(workers)]
     inside = [begin // blocks for begin in begins if begin % blocks]

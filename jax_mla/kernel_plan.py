@@ -15,6 +15,7 @@ WIDTHS = ((512, 64), (256, 64), (256, 32), (512, 0))
 # Those of csrc/kernels/decode.h: (query, head) pairs and keys of a block of threads.
 TILE_ROWS = 16
 KV_BLOCK = 32
+_PART_BLOCKS = 4
 # Blocks of threads to a compute unit, where that is not one: what its shared memory has room for.
 _WORKERS_PER_UNIT = {"gfx950": 2}
 # Blocks of threads along the last axis of a grid, on NVIDIA GPUs.
@@ -22,7 +23,7 @@ _MAX_BATCH = 2**16 - 1
 
 # What csrc/kernels/decode_sm90.hip serves.
 _SM90_WIDTH = (512, 64)
-_SM90_KEYS = 64
+_SM90_KEYS, _SM90_PART_BLOCKS = 64, 1
 _SM90_LINES_OF_ROW = 9
 
 
@@ -37,6 +38,7 @@ class KernelPlan:
       tile_rows: (query, head) pairs of a tile.
       row_tiles: of a sequence's pairs, each of which reads all its keys.
       kv_block: keys of a block, which is not cut.
+      part_blocks: blocks that a worker takes at least, once 32 workers have some.
       workspace_bytes: of the partial results.
     """
 
@@ -46,6 +48,7 @@ class KernelPlan:
     tile_rows: int
     row_tiles: int
     kv_block: int
+    part_blocks: int
     workspace_bytes: Any
 
     #: Per layer: the kernel and the merge.
@@ -91,7 +94,8 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     parts = jobs * splits if splits else jobs + workers
     size = workspace.carve(parts * tile_rows, call.latent_dim).bytes
     source = "decode_sm90" if sm90 else "decode"
-    return KernelPlan(source, splits, workers, tile_rows, tiles, kv_block, size)
+    part_blocks = _SM90_PART_BLOCKS if sm90 else _PART_BLOCKS
+    return KernelPlan(source, splits, workers, tile_rows, tiles, kv_block, part_blocks, size)
 
 
 def _serves_sm90(call: Call) -> bool:

@@ -30,10 +30,13 @@ def owners(parts: int, blocks: int) -> np.ndarray:
     return np.arange(len(sizes)).repeat(sizes)
 
 
-def cuts(lengths: np.ndarray, tiles: int, block: int, splits: int, workers: int) -> list[Cut]:
+def cuts(
+    lengths: np.ndarray, tiles: int, block: int, splits: int, workers: int, part_blocks: int = 4
+) -> list[Cut]:
     """Of all jobs: `splits` of each, or with 0 what `workers` share."""
     counts = -(-lengths // block)
-    shared = owners(workers, tiles * int(counts.sum()))
+    total = tiles * int(counts.sum())
+    shared = owners(min(workers, max(total // part_blocks, 32)), total)
     first, found = 0, []
     for sequence, (length, count) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
         for tile in range(tiles):

@@ -198,6 +198,17 @@ def test_workers_share_all_keys(workers: int, heads: int, device: str) -> None:
 
 
 @on_devices
+@pytest.mark.parametrize(("lengths", "cuts"), [((1030,), 32), ((4200, 0, 40), 34)])
+def test_parts_have_four_blocks_once_there_are_32(
+    lengths: tuple[int, ...], cuts: int, device: str
+) -> None:
+    """33 blocks are 32 parts; 134 are 33, of which the last has keys of two sequences."""
+    case = cases.make(1, 1, 16, "bf16", lengths, capacity=4208)
+    assert len(dealing.cuts(case.lengths, 1, KV_BLOCK, 0, 200)) == cuts
+    check(case, device, 0, 200)
+
+
+@on_devices
 @pytest.mark.parametrize("batch", [33, 70, 150])
 def test_workers_find_their_sequences_in_large_batches(batch: int, device: str) -> None:
     """More than a wave looks at together, most of them empty."""

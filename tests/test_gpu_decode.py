@@ -73,8 +73,9 @@ def parts(case: cases.Case, plan: KernelPlan) -> list[np.ndarray]:
     batch, q_len, heads, _ = case.q.shape
     result = np.zeros((batch, q_len * heads, max(case.lengths.max(), 1)), int)
     for cut in dealing.cuts(
-        case.lengths, plan.row_tiles, plan.kv_block, plan.num_kv_splits, plan.workers
-    ):
+        case.lengths, plan.row_tiles, plan.kv_block, plan.num_kv_splits, plan.workers,
+        plan.part_blocks,
+    ):  # fmt: skip
         rows = slice(cut.tile * plan.tile_rows, (cut.tile + 1) * plan.tile_rows)
         result[cut.sequence, rows, cut.begin : cut.end] = cut.part
     return list(result.reshape(batch, q_len, heads, -1))

@@ -34,8 +34,7 @@ def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, 
         len(problem.lengths), problem.q_len, problem.heads, problem.head_stride,
         problem.group_rows, problem.groups, problem.splits, problem.kv_block, problem.capacity,
         problem.latent_dim,
-        0,  # not of our own kernels
-        0,
+        0, 0, 0,  # not of our own kernels
     )  # fmt: skip
     launch = Launch(
         source="merge",

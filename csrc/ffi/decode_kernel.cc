@@ -168,6 +168,7 @@ Status LaunchPortable(const Launcher& launcher, const Work& work, const Workspac
   merge.out_scale = call.kv_scale;
   merge.tile_rows = arguments.tile_rows;
   merge.workers = arguments.workers;
+  merge.part_blocks = kDecodePartBlocks;
   return LaunchMerge(launcher, merge, call.out_dtype, work.partial_rows());
 }
 

@@ -41,5 +41,6 @@ struct DecodeArguments {
 constexpr int kDecodeThreads = 256;
 constexpr int kDecodeRows = 16;
 constexpr int kDecodeKvBlock = 32;
+constexpr int kDecodePartBlocks = 4;  // of a worker's part, at least: kernels/shares.h
 
 }  // namespace jax_mla

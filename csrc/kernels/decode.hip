@@ -225,7 +225,7 @@ DEVICE void decode(const DecodeArguments& a) {
   const f32 kv_scale = sizeof(Kv) == 1 ? *a.kv_scale : 1.0f;
   const f32 q_scale = sizeof(Q) == 1 ? *a.q_scale : 1.0f;
   const f32 scale = a.scale * kLog2E * q_scale * kv_scale;
-  Segments<kKeys> segments(a);
+  Segments<kKeys, kDecodePartBlocks> segments(a);
   for (Segment s; segments.next(s);) {
     decode_segment<Element, Q, Kv, latent, rope>(a, kv_scale, scale, s, shared);
   }

@@ -19,6 +19,7 @@ struct DecodeSm90Arguments : DecodeArguments {
 };
 
 constexpr int kSm90Keys = 64;
+constexpr int kSm90PartBlocks = 1;
 constexpr int kSm90Latent = 512;
 constexpr int kSm90Width = 576;
 

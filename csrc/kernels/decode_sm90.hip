@@ -108,7 +108,7 @@ DEVICE void copy_keys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   const u32 box = static_cast<u32>(a.box_keys), stage_boxes = kStageKeys / box;
   const u32 lane = lane_id();
   Ring<Cache<Kv>::kStages> ring;
-  Segments<kKeys> segments(a);
+  Segments<kKeys, kSm90PartBlocks> segments(a);
   for (Segment s; segments.next(s);) {
     const u32 length = static_cast<u32>(s.length);
     const u32 end = s.end * kKeys < length ? s.end * kKeys : length;
@@ -350,7 +350,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   if (a.kv_scale != nullptr) scale *= *a.kv_scale;
 
   Ring<Cache<Kv>::kStages> ring;
-  Segments<kKeys> segments(a);
+  Segments<kKeys, kSm90PartBlocks> segments(a);
   for (Segment s; segments.next(s);) {
     load_q<Q>(a, s, shared);
     compute_sync();
@@ -544,7 +544,8 @@ DEVICE Parts find_parts(const DecodeSm90Arguments& a, const Counts& counts, u32 
     const u32 splits = static_cast<u32>(a.num_splits);
     return {job * splits, blocks < splits ? blocks : splits};
   }
-  const Shares shares(counts.total * tiles, static_cast<u32>(a.workers));
+  const Shares shares =
+      share_blocks(counts.total * tiles, static_cast<u32>(a.workers), kSm90PartBlocks);
   const u32 first = counts.before * tiles + tile * blocks, owner = shares.owner(first);
   return {owner + job, shares.owner(first + blocks - 1) - owner + 1};
 }

@@ -33,6 +33,7 @@ struct MergeArguments {
   int latent_dim;                 // a multiple of 4, at most 512
   int tile_rows;                  // of our own kernels, else 0
   int workers;                    // of our own kernels where num_splits is 0
+  int part_blocks;                // the same: kernels/shares.h
 };
 
 // One block of threads to an output row; grid (heads, q_len, batch).

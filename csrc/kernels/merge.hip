@@ -56,7 +56,8 @@ DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 
   u32 first = job * splits, count = blocks < splits ? blocks : splits;
   if (splits == 0) {
     const Counts counts = CountAllBlocks(a, sequence);
-    const Shares shares(counts.total * tiles, static_cast<u32>(a.workers));
+    const Shares shares = share_blocks(counts.total * tiles, static_cast<u32>(a.workers),
+                                       static_cast<u32>(a.part_blocks));
     const u32 begin = counts.before * tiles + tile * blocks;
     if (blocks > 0) {
       first = shares.owner(begin) + job;

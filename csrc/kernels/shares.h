@@ -27,6 +27,15 @@ struct Shares {
   }
 };
 
+// Among the workers. Every part is one more to merge: once 32 have work, a part has at least
+// `part_blocks` blocks.
+DEVICE Shares share_blocks(u32 total, u32 workers, u32 part_blocks) {
+  constexpr u32 kEnough = 32;
+  const u32 parts = total / part_blocks;
+  const u32 most = parts > kEnough ? parts : kEnough;
+  return Shares(total, workers < most ? workers : most);
+}
+
 DEVICE u32 count_tiles(const DecodeArguments& a) {
   return static_cast<u32>((a.q_len * a.heads + a.tile_rows - 1) / a.tile_rows);
 }
@@ -55,7 +64,7 @@ struct Segment {
 };
 
 // What a block of threads has to do, one segment after the other. Blocks have `keys` keys.
-template <u32 keys>
+template <u32 keys, u32 part_blocks>
 class Segments {
  public:
   METHOD explicit Segments(const DecodeArguments& a) : a_(a), tiles_(count_tiles(a)) {
@@ -70,7 +79,8 @@ class Segments {
     for (u32 i = lane_id(); i < static_cast<u32>(a.batch); i += kWaveSize) {
       total += count_blocks<keys>(get_length(a, i));
     }
-    SetRange(Shares(wave_sum(total) * tiles_, static_cast<u32>(a.workers)), worker);
+    SetRange(share_blocks(wave_sum(total) * tiles_, static_cast<u32>(a.workers), part_blocks),
+             worker);
     LoadSequences(lane_id(), 0);
   }
 
