@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "aiter/code_objects.h"
+#include "cpu/dispatch.h"
 #include "ffi/handlers.h"
 #include "ffi/merge.h"
 #include "gpu/device_code.h"
@@ -33,6 +35,8 @@ void AddStaged(nb::dict& handlers, const char* op, Platform platform,
 nb::dict Handlers() {
   nb::dict handlers;
   handlers["jax_mla_append_cpu_v1"] = nb::make_tuple("cpu", Capsule(jax_mla::AppendHandler()));
+  handlers["jax_mla_decode_kernel_cpu_v1"] =
+      nb::make_tuple("cpu", Capsule(jax_mla::DecodeCpuHandler()));
   AddStaged(handlers, "metadata", Platform::kRocm, jax_mla::MetadataHandler);
   AddStaged(handlers, "decode_asm", Platform::kRocm, jax_mla::DecodeAsmHandler);
   for (const Platform platform : {Platform::kRocm, Platform::kCuda}) {
@@ -45,6 +49,7 @@ nb::dict Handlers() {
 
 nb::list Launches() {
   nb::list launches;
+  if (jax_mla::cpu::ChosenKernel() != nullptr) launches.append(nb::make_tuple("cpu", "kernel"));
   if (jax_mla::EmbeddedDeviceCode().empty()) return launches;
   launches.append(nb::make_tuple("rocm", "asm"));
   launches.append(nb::make_tuple("rocm", "kernel"));
@@ -76,6 +81,12 @@ void AddCodeObject(const std::string& sha256, const std::string& file, const std
   jax_mla::aiter::AddCodeObject(sha256, file, arch, symbol, {content.c_str(), content.size()});
 }
 
+void UseInstructionSet(const std::string& name) {
+  if (!jax_mla::cpu::Choose(name)) {
+    throw nb::value_error(("this machine has no instruction set '" + name + "'").c_str());
+  }
+}
+
 nb::tuple CarveWorkspace(int64_t rows, int64_t latent_dim, bool pointers) {
   const jax_mla::Workspace w = jax_mla::CarveWorkspace(rows, latent_dim, pointers);
   return nb::make_tuple(w.pointers, w.partial, w.partial_lse, w.bytes);
@@ -88,7 +99,11 @@ NB_MODULE(_native, m) {
   m.def("handlers", Handlers,
         "FFI handlers: name to (platform as in lowering, capsule or dictionary of stages).");
   m.def("launches", Launches,
-        "(platform, implementation) pairs of decode that this build has device code for.");
+        "(platform, implementation) pairs of decode that this build and machine have code for.");
+  m.def("instruction_sets", jax_mla::cpu::InstructionSets,
+        "Instruction sets that decode has code for and this machine has, best first.");
+  m.def("use_instruction_set", UseInstructionSet, nb::arg("name"),
+        "Makes decode on the CPU run on that one, in this process, for tests.");
   m.def("device_code", DeviceCode, "Compiled kernels: (source, arch) to (SHA-256, bytes).");
   m.def("driver", Driver,
         "Whether the driver of 'rocm' or 'cuda' is there, and its library or the reason. Asked "

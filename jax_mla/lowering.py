@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which implementation serves a call on a platform, and the custom call of the GPU ones."""
+"""Which implementation serves a call on a platform, and the custom calls of those that are ours."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_mla import aiter, asm, kernel_plan, native, xla
+from jax_mla import aiter, asm, cpu, kernel_plan, native, xla
 from jax_mla.call import Call, Unserved
 from jax_mla.kernel_plan import KernelPlan
 from jax_mla.kernels import Kernel
@@ -23,7 +23,11 @@ IMPLEMENTATIONS = ("asm", "kernel", "xla")
 HEAD_PLANS = ("pad", "rows")
 
 # What each platform can be lowered to, best first; every other platform has "xla" only.
-_BY_PLATFORM = {"rocm": ("asm", "kernel", "xla"), "cuda": ("kernel", "xla")}
+_BY_PLATFORM = {
+    "rocm": ("asm", "kernel", "xla"),
+    "cuda": ("kernel", "xla"),
+    "cpu": ("kernel", "xla"),
+}
 
 
 def decode(
@@ -57,7 +61,7 @@ def decode(
         num_kv_splits=num_kv_splits,
         head_plan=head_plan,
     )
-    if implementation is None and choice.passed_over:
+    if implementation is None and choice.passed_over and platform != "cpu":
         _warn_fallback(platform, choice.implementation, next(iter(choice.passed_over.values())))
 
     if choice.implementation == "xla":
@@ -75,8 +79,10 @@ def decode(
         )
         return out.astype(out_dtype(q.dtype)), lse
 
-    assert target is not None
     operands = (q, kv_pages, lengths, page_indices)
+    if platform == "cpu":
+        return _decode_cpu(call, (*operands, *scales), num_kv_splits, scale)
+    assert target is not None
     if choice.asm is not None:
         metadata = metadata or metadata_arrays(
             lengths,
@@ -153,6 +159,8 @@ def choose(
                 plan = asm.plan(
                     call, target, mode=mode, num_kv_splits=num_kv_splits, head_plan=head_plan
                 )
+            elif name == "kernel" and platform == "cpu":
+                cpu.check(call)
             elif name == "kernel":
                 assert target is not None
                 own = kernel_plan.plan(call, target, num_kv_splits=num_kv_splits)
@@ -270,6 +278,25 @@ def _decode_kernel(
         scale=np.float32(scale),
         arch=target.arch,
         compute_units=np.int64(target.compute_units),
+    )
+
+
+def _decode_cpu(
+    call: Call,
+    operands: tuple[jax.Array, ...],
+    num_kv_splits: int | None,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The custom call of the native code for CPUs."""
+    splits, part_tokens = cpu.cuts(call, num_kv_splits)
+    return _custom_call(
+        "jax_mla_decode_kernel_cpu_v1",
+        call,
+        operands,
+        cpu.workspace_bytes(call, splits),
+        num_kv_splits=np.int64(splits),
+        part_tokens=np.int64(part_tokens),
+        scale=np.float32(scale),
     )
 
 

@@ -10,6 +10,9 @@ namespace jax_mla {
 // jax_mla_append_cpu_v1, in append.cc.
 XLA_FFI_Handler* AppendHandler();
 
+// jax_mla_decode_kernel_cpu_v1, in decode_cpu.cc.
+XLA_FFI_Handler* DecodeCpuHandler();
+
 // jax_mla_metadata_rocm_v1, in metadata.cc.
 StagedHandler MetadataHandler(Platform platform);
 
