@@ -369,7 +369,7 @@ def render(facts: Facts) -> str:
     """The facts, for people."""
     devices = [line for p in facts.platforms for line in _platform_lines(p)]
     if not any(p.devices for p in facts.platforms if p.name in _GPUS):
-        devices.append("no GPU: decode runs as xla")
+        devices.append("no GPU: decode runs on the CPU")
     sections = {
         "versions": [f"{name} {version}" for name, version in facts.versions.items()],
         "devices": devices,

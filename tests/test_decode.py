@@ -16,6 +16,9 @@ from jax.test_util import check_grads
 import jax_mla
 from jax_mla import xla
 
+# The values are those of "xla": test_decode_cpu.py has our own code's, test_rocm_decode.py AITER's.
+XLA: dict[str, Any] = {"implementation": "xla"}
+
 on_cpu = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="promised, and arranged for, on the CPU"
 )
@@ -31,7 +34,7 @@ def run(case: cases.Case, **options: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def check(case: cases.Case, **options: Any) -> None:
-    compare.assert_close(*run(case, **options), *oracle.decode(case))
+    compare.assert_close(*run(case, **XLA, **options), *oracle.decode(case))
 
 
 # --- Values ---------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ def test_large_scores_do_not_overflow() -> None:
     case = cases.make(dtypes="f32")
     case = dataclasses.replace(case, q=case.q * np.float32(100))
     expected_out, expected_lse = oracle.decode(case)
-    out, lse = run(case)
+    out, lse = run(case, **XLA)
     np.testing.assert_allclose(out, expected_out, rtol=0, atol=1e-3)
     np.testing.assert_allclose(lse, expected_lse, rtol=1e-6)
 
@@ -93,7 +96,7 @@ def test_bad_values_cannot_reach_outside() -> None:
     lengths, table = case.lengths.copy(), case.page_indices.copy()
     lengths[1], lengths[3] = -(2**31), 2**31 - 1
     table[0, 2], table[0, 5], table[5, 0] = -1, cases.ABSURD_PAGE, -(2**31)
-    out, lse = run(dataclasses.replace(case, lengths=lengths, page_indices=table))
+    out, lse = run(dataclasses.replace(case, lengths=lengths, page_indices=table), **XLA)
     assert np.isfinite(out).all()
     good = [1, 2, 4]  # row 1 is empty in both
     compare.assert_close(out[np.array(good)], lse[np.array(good)], *(x[good] for x in expected))
@@ -101,7 +104,7 @@ def test_bad_values_cannot_reach_outside() -> None:
 
 def test_poison_does_not_change_a_bit() -> None:
     poisoned, clean = (cases.make(q_len=2, finite=finite) for finite in (False, True))
-    for a, b in zip(run(poisoned), run(clean), strict=True):
+    for a, b in zip(run(poisoned, **XLA), run(clean, **XLA), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -113,7 +116,7 @@ def test_poison_does_not_change_a_bit() -> None:
 @pytest.mark.parametrize("dtypes", ["bf16", "f32"])
 def test_a_sequence_does_not_depend_on_its_batch(dtypes: str, num_kv_splits: int | None) -> None:
     case = cases.make(5, dtypes=dtypes, lengths=(600, 0, 33, 512, 192), capacity=600)
-    together = run(case, num_kv_splits=num_kv_splits)
+    together = run(case, **XLA, num_kv_splits=num_kv_splits)
     for rows in (slice(0, 1), slice(2, 3), slice(3, 5)):
         part = dataclasses.replace(
             case,
@@ -121,7 +124,9 @@ def test_a_sequence_does_not_depend_on_its_batch(dtypes: str, num_kv_splits: int
             lengths=case.lengths[rows],
             page_indices=case.page_indices[rows],
         )
-        for alone, whole in zip(run(part, num_kv_splits=num_kv_splits), together, strict=True):
+        for alone, whole in zip(
+            run(part, **XLA, num_kv_splits=num_kv_splits), together, strict=True
+        ):
             np.testing.assert_array_equal(alone, whole[rows])
 
 
@@ -129,8 +134,8 @@ def test_a_sequence_does_not_depend_on_its_batch(dtypes: str, num_kv_splits: int
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 8, 12, 16, 20])
 def test_a_head_does_not_depend_on_the_others(heads: int) -> None:
     case = cases.make(64, q_len=2)
-    whole = run(case)
-    part = run(dataclasses.replace(case, q=case.q[:, :, :heads]))
+    whole = run(case, **XLA)
+    part = run(dataclasses.replace(case, q=case.q[:, :, :heads]), **XLA)
     for alone, together in zip(part, whole, strict=True):
         np.testing.assert_array_equal(alone, together[:, :, :heads])
 
@@ -282,7 +287,9 @@ def test_export_with_a_symbolic_batch() -> None:
         for i, x in enumerate(case.operands)
     ]
     step = jax.jit(functools.partial(run_operands, scale=cases.SCALE))
-    blob = export.export(step)(*shapes).serialize()
+    name = "jax_mla_decode_kernel_cpu_v1"
+    checks = [export.DisabledSafetyCheck.custom_call(name)]
+    blob = export.export(step, disabled_checks=checks)(*shapes).serialize()
     for a, b in zip(export.deserialize(blob).call(*case.operands), run(case), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -313,7 +320,7 @@ def test_memory_of_a_step(dtypes: str) -> None:
             kv_dtype=kv_dtype,
         )
         out = jax_mla.decode(
-            q, kv_pages, lengths, table, scale=0.1, metadata=metadata, kv_scale=scale
+            q, kv_pages, lengths, table, scale=0.1, metadata=metadata, kv_scale=scale, **XLA
         )
         return kv_pages, out
 

@@ -210,7 +210,7 @@ def test_it_is_what_the_cpu_gets() -> None:
 
 def test_other_widths_go_to_xla_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     case = cases.make(latent_dim=8, rope=3, dtypes="f32")
-    with pytest.raises(NotImplementedError, match="latent_dim that is a multiple of 64.*got 8"):
+    with pytest.raises(NotImplementedError, match=r"latent_dim that is a multiple of 64.*got 8"):
         run(case)
     said = jax_mla.explain(*case.operands, platform="cpu", **case.options)
     assert said.implementation == "xla" and "multiple of 64" in said.passed_over["kernel"]

@@ -187,11 +187,22 @@ def test_our_own_kernels_take_a_limited_batch() -> None:
         explain_sizes(4, batch=2**16, **sizes)
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-def test_other_platforms_have_xla_alone(platform: str) -> None:
+def test_other_platforms_have_xla_alone() -> None:
     case = cases.make()
-    said = jax_mla.explain(*case.operands, platform=platform, **case.options)
+    said = jax_mla.explain(*case.operands, platform="tpu", **case.options)
     assert (said.implementation, said.target, said.passed_over) == ("xla", None, {})
+
+
+def test_the_cpu_has_native_code_where_it_was_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cases.make()
+    monkeypatch.setattr(native, "LAUNCHES", frozenset({("cpu", "kernel")}))
+    said = jax_mla.explain(*case.operands, platform="cpu", **case.options)
+    assert (said.implementation, said.target, said.passed_over) == ("kernel", None, {})
+    assert str(said).split() == ["implementation", "kernel", "(cpu)"]
+
+    monkeypatch.setattr(native, "LAUNCHES", frozenset())
+    said = jax_mla.explain(*case.operands, platform="cpu", **case.options)
+    assert said.implementation == "xla" and set(said.passed_over) == {"kernel"}
 
 
 def test_bad_arguments_are_those_of_decode() -> None:

@@ -14,7 +14,7 @@ from jax_mla import native
 
 pytestmark = [
     pytest.mark.rocm,
-    pytest.mark.skipif(not native.LAUNCHES, reason="built without device code"),
+    pytest.mark.skipif(("rocm", "asm") not in native.LAUNCHES, reason="built without device code"),
 ]
 
 GROUPS = {
