@@ -52,6 +52,35 @@ void PackQueries(const char* rows, int num_rows, int64_t width, int pairs, char*
   }
 }
 
+// --- Keys in float8 -------------------------------------------------------------------------------
+
+// bfloat16 of each code without its sign, and what the negative zero is: NaN in e4m3fnuz.
+class Float8Table {
+ public:
+  explicit Float8Table(Dtype dtype) {
+    uint8_t codes[128];
+    for (int i = 0; i < 128; ++i) codes[i] = static_cast<uint8_t>(i);
+    WithDtype(dtype, ToBfloat16{codes, 128, reinterpret_cast<char*>(quarters_)});
+    if (dtype == Dtype::kFloat8E4M3FNUZ) negative_zero_ = _mm512_set1_epi16(0x7fc0);
+  }
+
+  // 32 numbers.
+  Ints Widened(const char* from) const {
+    const Ints code = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)from));
+    const Ints low = _mm512_permutex2var_epi16(quarters_[0], code, quarters_[1]);
+    const Ints high = _mm512_permutex2var_epi16(quarters_[2], code, quarters_[3]);
+    const __mmask32 is_high = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x40));
+    const Ints sign = _mm512_slli_epi16(_mm512_srli_epi16(code, 7), 15);
+    const Ints x = Or(_mm512_mask_blend_epi16(is_high, low, high), sign);
+    const __mmask32 is_negative_zero = _mm512_cmpeq_epi16_mask(code, _mm512_set1_epi16(0x80));
+    return _mm512_mask_mov_epi16(x, is_negative_zero, negative_zero_);
+  }
+
+ private:
+  Ints quarters_[4];
+  Ints negative_zero_ = _mm512_set1_epi16(-0x8000);
+};
+
 // --- Scores ---------------------------------------------------------------------------------------
 
 // kTokenTile tokens against 16 rows: a vector of rows for each token. `ahead` is fetched meanwhile.
@@ -254,12 +283,15 @@ int Gather(TokenRows& rows, const char** keys) {
 }
 
 // float8 rows to bfloat16 ones at `widened`, of which `keys` are the addresses afterwards.
-void Widen(const Part& part, int tokens, const char** ahead, char* widened, const char** keys) {
+void Widen(const Part& part, const Float8Table& table, int tokens, const char** ahead,
+           char* widened, const char** keys) {
   const int64_t row_bytes = 2 * part.width;
   for (int t = 0; t < tokens; ++t) {
     Prefetch(ahead[t], part.width);
     char* row = widened + t * row_bytes;
-    WithDtype(part.kv_dtype, ToBfloat16{keys[t], part.width, row});
+    for (int64_t i = 0; i < part.width; i += 32) {
+      _mm512_storeu_si512(row + 2 * i, table.Widened(keys[t] + i));
+    }
     keys[t] = row;
   }
   for (int t = tokens; t % kTokenTile != 0; ++t) keys[t] = keys[tokens - 1];
@@ -289,6 +321,8 @@ void Decode(const Part& part) {
     __builtin_memset(part.partial + r * pitch, 0, part.latent_dim * sizeof(float));
   }
 
+  const bool float8 = part.kv_dtype != Dtype::kBfloat16;
+  const Float8Table table(float8 ? part.kv_dtype : Dtype::kFloat8E4M3FN);
   TokenRows rows(part, part.begin);
   const char* buffers[2][kBlock];
   alignas(64) Floats scores[kBlock];
@@ -302,8 +336,8 @@ void Decode(const Part& part) {
     }
     const char* next[kBlock];
     __builtin_memcpy(next, ahead, sizeof(next));
-    if (part.kv_dtype != Dtype::kBfloat16) {
-      Widen(part, tokens, next, widened, keys);
+    if (float8) {
+      Widen(part, table, tokens, next, widened, keys);
       for (const char*& row : next) row = keys[0];
     }
 
