@@ -235,5 +235,5 @@ def test_nothing_of_size_is_allocated() -> None:
         struct((8, 64), jnp.int32),
     ).compile()
     partials = 8 * (4096 // 512) * 16 * (512 + 16) * 4
-    results = 8 * 16 * (512 * 2 + 4)
-    assert compiled.memory_analysis().temp_size_in_bytes <= partials + results + 4096
+    keys = 8 * 4096 * 1152
+    assert compiled.memory_analysis().temp_size_in_bytes <= partials + keys / 100

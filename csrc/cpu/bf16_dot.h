@@ -24,7 +24,7 @@ constexpr int kQuad = 4;
 
 inline Floats Dot(Floats sum, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sum, a, b); }
 
-// --- Queries --------------------------------------------------------------------------------------
+// --- Queries -------------------------------------------------------------------------------------
 
 // Widens to bfloat16. Exact, as float8 and bfloat16 are all there is.
 struct ToBfloat16 {
@@ -52,7 +52,7 @@ void PackQueries(const char* rows, int num_rows, int64_t width, int pairs, char*
   }
 }
 
-// --- Keys in float8 -------------------------------------------------------------------------------
+// --- Keys in float8 ------------------------------------------------------------------------------
 
 // bfloat16 of each code without its sign, and what the negative zero is: NaN in e4m3fnuz.
 class Float8Table {
@@ -81,7 +81,7 @@ class Float8Table {
   Ints negative_zero_ = _mm512_set1_epi16(-0x8000);
 };
 
-// --- Scores ---------------------------------------------------------------------------------------
+// --- Scores --------------------------------------------------------------------------------------
 
 // kTokenTile tokens against 16 rows: a vector of rows for each token. `ahead` is fetched meanwhile.
 inline void Scores16(const char* const* keys, const char* const* ahead, const char* queries,
@@ -131,7 +131,7 @@ inline void Scores4(const char* const* keys, const char* const* ahead, const cha
   }
 }
 
-// --- Softmax --------------------------------------------------------------------------------------
+// --- Softmax -------------------------------------------------------------------------------------
 
 // The weights of two tokens for each row, as a pair of bfloat16.
 using WeightPairs = uint32_t[kBlock / 2][kRowTile];
@@ -226,10 +226,10 @@ void Weights4(Floats* scores, int tokens, float factor, Ints seen, bool masked, 
   Store(softmax->decay, decay);
 }
 
-// --- Values ---------------------------------------------------------------------------------------
+// --- Values --------------------------------------------------------------------------------------
 
 // sums = decay * sums + weights . values, of kQuad or fewer rows. The columns of two tokens are
-// interleaved within 128 bits, which leaves the sums of 32 columns in the order that Reorder undoes.
+// interleaved within 128 bits, which leaves the sums of 32 columns in an order that Reorder undoes.
 template <int rows>
 void Values(const char* const* keys, int tokens, const WeightPairs weights, int first_row,
             const float* decay, int64_t latent_dim, float* sums) {
@@ -271,7 +271,7 @@ void Reorder(float* sums, int64_t latent_dim) {
   }
 }
 
-// --- The part -------------------------------------------------------------------------------------
+// --- The part ------------------------------------------------------------------------------------
 
 // The next block's rows. A tile that is not full is filled up with the last row, which no query
 // sees there.

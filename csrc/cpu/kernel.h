@@ -25,7 +25,9 @@ enum Statistic {
 };
 
 // Bytes of scratch that a part needs: its queries and a block of keys, widened.
-static constexpr int64_t ScratchBytes(int64_t width) { return (kRowTile + kBlockTokens) * width * 4; }
+static constexpr int64_t ScratchBytes(int64_t width) {
+  return (kRowTile + kBlockTokens) * width * 4;
+}
 
 // The keys begin .. end - 1 of one sequence against at most kRowTile rows.
 struct Part {
