@@ -129,6 +129,14 @@ def test_bad_values_cannot_reach_outside(instruction_set: str) -> None:
     compare.assert_close(out[good], lse[good], *(x[good] for x in expected))
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.05])
+@pytest.mark.parametrize("dtypes", ["bf16", "f32"])
+def test_what_is_masked_has_no_weight_at_any_scale(
+    dtypes: str, scale: float, instruction_set: str
+) -> None:
+    check(dataclasses.replace(cases.make(q_len=3, dtypes=dtypes), scale=scale))
+
+
 def test_empty_batch() -> None:
     out, lse = run(cases.make(lengths=()))
     assert out.shape == (0, 1, 4, 512) and lse.shape == (0, 1, 4)
@@ -148,6 +156,18 @@ def test_a_sequence_does_not_depend_on_its_batch(
         part = run(rows_of(case, rows), num_kv_splits=num_kv_splits)
         for alone, whole in zip(part, together, strict=True):
             np.testing.assert_array_equal(alone, whole[np.r_[rows]])
+
+
+@pytest.mark.parametrize("dtypes", ["bf16", "f32", "bf16-fp8fn"])
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 5, 8, 12, 16, 20])
+def test_a_head_does_not_depend_on_the_others(
+    heads: int, dtypes: str, instruction_set: str
+) -> None:
+    case = cases.make(33, 3, dtypes=dtypes, lengths=(600, 1, 130), capacity=600)
+    whole = run(case)
+    part = run(dataclasses.replace(case, q=case.q[:, :, :heads]))
+    for alone, together in zip(part, whole, strict=True):
+        np.testing.assert_array_equal(alone, together[:, :, :heads])
 
 
 def test_a_sequence_does_not_depend_on_the_width_of_its_table(instruction_set: str) -> None:

@@ -3,8 +3,8 @@
 // float8 ones are widened to bfloat16, which holds each of them; weights are rounded to bfloat16,
 // and the output is normalized by the sum of the rounded ones.
 //
-// A vector of queries holds the rows of the part side by side: 16 rows with a pair of columns each,
-// or, where there are no more, 4 rows with 4 pairs each.
+// Rows go by fours: a vector of queries holds 4 pairs of columns of each, and a row's arithmetic is the
+// same in any company.
 #pragma once
 
 #include "cpu/common.h"
@@ -21,6 +21,7 @@ using Pairs = __m512bh;
 constexpr int kBlock = kBlockTokens;
 constexpr int kTokenTile = 8;
 constexpr int kQuad = 4;
+constexpr int kMaxQuads = kRowTile / kQuad;
 
 inline Floats Dot(Floats sum, Pairs a, Pairs b) { return _mm512_dpbf16_ps(sum, a, b); }
 
@@ -40,14 +41,15 @@ struct ToBfloat16 {
   }
 };
 
-// Lays rows of bfloat16 out as vectors: `pairs` of row 0, of row 1 and so on, then the next pairs.
-void PackQueries(const char* rows, int num_rows, int64_t width, int pairs, char* packed) {
-  const int tile = 16 / pairs;
-  const int64_t row_bytes = 2 * width, chunk = 4 * pairs;
-  __builtin_memset(packed, 0, tile * row_bytes);
+// Lays rows of bfloat16 out as vectors, by quads: 4 pairs of row 0, of row 1 and so on, then the next
+// pairs. Rows that are not there are zeros.
+void PackQueries(const char* rows, int num_rows, int64_t width, char* packed) {
+  const int64_t row_bytes = 2 * width, chunk = 16;
+  __builtin_memset(packed, 0, kRowTile * row_bytes);
   for (int r = 0; r < num_rows; ++r) {
+    char* quad = packed + r / kQuad * kQuad * row_bytes + r % kQuad * chunk;
     for (int64_t i = 0; i < row_bytes; i += chunk) {
-      __builtin_memcpy(packed + i * tile + r * chunk, rows + r * row_bytes + i, chunk);
+      __builtin_memcpy(quad + i * kQuad, rows + r * row_bytes + i, chunk);
     }
   }
 }
@@ -83,99 +85,55 @@ class Float8Table {
 
 // --- Scores --------------------------------------------------------------------------------------
 
-// kTokenTile tokens against 16 rows: a vector of rows for each token. `ahead` is fetched meanwhile.
-inline void Scores16(const char* const* keys, const char* const* ahead, const char* queries,
-                     int64_t row_bytes, Floats* scores) {
-  Floats sums[kTokenTile];
-  for (Floats& sum : sums) sum = Splat(0.0f);
-  for (int64_t line = 0; line < row_bytes; line += 64) {
-    for (int t = 0; t < kTokenTile; ++t) _mm_prefetch(ahead[t] + line, _MM_HINT_T1);
-#pragma GCC unroll 16
-    for (int64_t i = line; i < line + 64; i += 4) {
-      const Pairs q = (Pairs)_mm512_load_si512(queries + 16 * i);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTokenTile; ++t) {
-        int pair;
-        __builtin_memcpy(&pair, keys[t] + i, 4);
-        sums[t] = Dot(sums[t], q, (Pairs)_mm512_set1_epi32(pair));
-      }
-    }
-  }
-  for (int t = 0; t < kTokenTile; ++t) scores[t] = sums[t];
+// The sums of 4 tokens' vectors, each [4 rows][4 numbers], become one vector [4 rows][4 tokens].
+inline Floats SumPairs(const Floats* s) {
+  const Floats a = _mm512_unpacklo_ps(s[0], s[1]) + _mm512_unpackhi_ps(s[0], s[1]);
+  const Floats b = _mm512_unpacklo_ps(s[2], s[3]) + _mm512_unpackhi_ps(s[2], s[3]);
+  const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+  const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+  return _mm512_castpd_ps(low) + _mm512_castpd_ps(high);
 }
 
-// kTokenTile tokens against 4 rows: 4 vectors' sums become one of [4 rows][4 tokens].
-inline void Scores4(const char* const* keys, const char* const* ahead, const char* queries,
-                    int64_t row_bytes, Floats* scores) {
-  Floats sums[kTokenTile];
-  for (Floats& sum : sums) sum = Splat(0.0f);
-  for (int64_t line = 0; line < row_bytes; line += 64) {
-    for (int t = 0; t < kTokenTile; ++t) _mm_prefetch(ahead[t] + line, _MM_HINT_T1);
+// factor * (q . k) of so many quads of rows; `ahead` is fetched meanwhile.
+template <int quads>
+void Scores(const char* const* keys, const char* const* ahead, int tokens, const char* queries,
+            int64_t row_bytes, float factor, Floats (*scores)[kBlock / 4]) {
+  constexpr int kTile = quads > 2 ? 4 : 8;  // tokens, as many as there are registers for
+  for (int token = 0; token < tokens; token += kTile) {
+    Floats sums[quads][kTile];
 #pragma GCC unroll 4
-    for (int64_t i = line; i < line + 64; i += 16) {
-      const Pairs q = (Pairs)_mm512_load_si512(queries + 4 * i);
+    for (auto& quad : sums) {
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokenTile; ++t) {
-        const __m128i pairs = _mm_loadu_si128((const __m128i*)(keys[t] + i));
-        sums[t] = Dot(sums[t], q, (Pairs)_mm512_broadcast_i32x4(pairs));
+      for (Floats& sum : quad) sum = Splat(0.0f);
+    }
+    for (int64_t line = 0; line < row_bytes; line += 64) {
+      for (int t = 0; t < kTile; ++t) _mm_prefetch(ahead[token + t] + line, _MM_HINT_T1);
+#pragma GCC unroll 4
+      for (int64_t i = line; i < line + 64; i += 16) {
+        Pairs q[quads];
+#pragma GCC unroll 4
+        for (int n = 0; n < quads; ++n) {
+          q[n] = (Pairs)_mm512_load_si512(queries + kQuad * (n * row_bytes + i));
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < kTile; ++t) {
+          const __m128i pairs = _mm_loadu_si128((const __m128i*)(keys[token + t] + i));
+          const Pairs k = (Pairs)_mm512_broadcast_i32x4(pairs);
+#pragma GCC unroll 4
+          for (int n = 0; n < quads; ++n) sums[n][t] = Dot(sums[n][t], q[n], k);
+        }
       }
     }
-  }
-  for (int t = 0; t < kTokenTile; t += 4) {
-    const Floats* s = sums + t;
-    const Floats a = _mm512_unpacklo_ps(s[0], s[1]) + _mm512_unpackhi_ps(s[0], s[1]);
-    const Floats b = _mm512_unpacklo_ps(s[2], s[3]) + _mm512_unpackhi_ps(s[2], s[3]);
-    const __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
-    const __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
-    scores[t / 4] = _mm512_castpd_ps(low) + _mm512_castpd_ps(high);
+#pragma GCC unroll 4
+    for (int n = 0; n < quads; ++n) {
+      for (int t = 0; t < kTile; t += 4) {
+        scores[n][(token + t) / 4] = SumPairs(sums[n] + t) * Splat(factor);
+      }
+    }
   }
 }
 
 // --- Softmax -------------------------------------------------------------------------------------
-
-// The weights of two tokens for each row, as a pair of bfloat16.
-using WeightPairs = uint32_t[kBlock / 2][kRowTile];
-
-// What the rows know of the keys so far.
-struct alignas(64) Softmax {
-  float top[kRowTile];
-  float total[kRowTile];
-  float normalizer[kRowTile];
-  float decay[kRowTile];  // for the sums so far
-};
-
-inline Ints RoundedTo16(Floats x) {
-  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
-}
-
-// scores: [tokens], each a vector of rows. Rows see the tokens before `seen`.
-void Weights16(Floats* scores, int tokens, float factor, Ints seen, bool masked, Softmax* softmax,
-               WeightPairs weights) {
-  const Floats old_top = Load(softmax->top), unseen = Splat(-__builtin_inff());
-  Floats top = old_top;
-  for (int t = 0; t < tokens; ++t) {
-    scores[t] = scores[t] * Splat(factor);
-    if (masked) {
-      const __mmask16 sees = _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(t));
-      scores[t] = _mm512_mask_mov_ps(unseen, sees, scores[t]);
-    }
-    top = Max(top, scores[t]);
-  }
-  const Floats decay = Exp2(old_top - top);
-  Floats total = decay * Load(softmax->total);
-  Floats normalizer = decay * Load(softmax->normalizer);
-  for (int t = 0; t < tokens; t += 2) {
-    const Floats a = Exp2(scores[t] - top), b = Exp2(scores[t + 1] - top);
-    const Ints first = RoundedTo16(a), second = ShiftLeft(RoundedTo16(b), 16);
-    total = total + (a + b);
-    normalizer = normalizer + (Bits(ShiftLeft(first, 16)) + Bits(second));
-    _mm512_store_si512(weights[t / 2], Or(first, second));
-  }
-  Store(softmax->top, top);
-  Store(softmax->total, total);
-  Store(softmax->normalizer, normalizer);
-  Store(softmax->decay, decay);
-}
 
 // The sum of 4 neighbouring lanes, in each of them.
 inline Floats SumOfQuads(Floats x) {
@@ -183,62 +141,61 @@ inline Floats SumOfQuads(Floats x) {
   return x + _mm512_permute_ps(x, 0x4e);
 }
 
-// scores: [tokens / 4], each [4 rows][4 tokens].
-void Weights4(Floats* scores, int tokens, float factor, Ints seen, bool masked, Softmax* softmax,
-              WeightPairs weights) {
-  const Ints row_of_lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-  const Ints token_of_lane = _mm512_setr_epi32(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
-  const Floats unseen = Splat(-__builtin_inff());
-  const Floats old_top = _mm512_permutexvar_ps(row_of_lane, Load(softmax->top));
-  seen = _mm512_permutexvar_epi32(row_of_lane, seen);
-  Floats top = old_top;
-  for (int t = 0; t < tokens; t += 4) {
-    Floats& score = scores[t / 4];
-    score = score * Splat(factor);
-    if (masked) {
-      const __mmask16 sees = _mm512_cmpgt_epi32_mask(seen, Add(token_of_lane, t));
-      score = _mm512_mask_mov_ps(unseen, sees, score);
+// What a quad of rows knows of the keys so far: vectors [4 rows][4 tokens], of which the sums are
+// not summed over the lanes of a row yet.
+struct Softmax {
+  Floats top = Splat(kNoScore);
+  Floats total = Splat(0.0f);
+  Floats normalizer = Splat(0.0f);
+  alignas(64) float decay[kLanes];  // for the sums so far
+
+  // Scores to weights, rounded to bfloat16 and in pairs of tokens.
+  void Update(const Floats* scores, int tokens, uint32_t (*weights)[kQuad]) {
+    Floats new_top = top;
+    for (int t = 0; t < tokens; t += 4) new_top = Max(new_top, scores[t / 4]);
+    new_top = Max(new_top, _mm512_permute_ps(new_top, 0xb1));
+    new_top = Max(new_top, _mm512_permute_ps(new_top, 0x4e));
+    const Floats factor_before = Exp2(top - new_top);
+    top = new_top;
+    total = total * factor_before;
+    normalizer = normalizer * factor_before;
+    Store(decay, factor_before);
+    for (int t = 0; t < tokens; t += 4) {
+      const Floats weight = Exp2(scores[t / 4] - top);
+      const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(weight);
+      total = total + weight;
+      normalizer = normalizer + Bits(ShiftLeft(_mm512_cvtepu16_epi32(rounded), 16));
+      // From [row][pair of tokens] to [pair of tokens][row].
+      const __m256i pairs =
+          _mm256_permutevar8x32_epi32(rounded, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+      _mm256_storeu_si256((__m256i*)weights[t / 2], pairs);
     }
-    top = Max(top, score);
   }
-  top = Max(top, _mm512_permute_ps(top, 0xb1));
-  top = Max(top, _mm512_permute_ps(top, 0x4e));
-  Floats total = Splat(0.0f), normalizer = Splat(0.0f);
-  for (int t = 0; t < tokens; t += 4) {
-    const Floats weight = Exp2(scores[t / 4] - top);
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(weight);
-    total = total + weight;
-    normalizer = normalizer + Bits(ShiftLeft(_mm512_cvtepu16_epi32(rounded), 16));
-    // From [row][pair of tokens] to [pair of tokens][row].
-    const __m256i pairs =
-        _mm256_permutevar8x32_epi32(rounded, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-    _mm_store_si128((__m128i*)weights[t / 2], _mm256_castsi256_si128(pairs));
-    _mm_store_si128((__m128i*)weights[t / 2 + 1], _mm256_extracti128_si256(pairs, 1));
+
+  void Write(int row, float* statistics) const {
+    alignas(64) float lanes[kLanes];
+    Store(lanes, top);
+    statistics[kTop] = lanes[4 * row];
+    Store(lanes, SumOfQuads(total));
+    statistics[kTotal] = lanes[4 * row];
+    Store(lanes, SumOfQuads(normalizer));
+    statistics[kNormalizer] = lanes[4 * row];
   }
-  // Back to one lane a row.
-  const Ints first_of_row = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
-  const Floats decay = _mm512_permutexvar_ps(first_of_row, Exp2(old_top - top));
-  total = _mm512_permutexvar_ps(first_of_row, SumOfQuads(total));
-  normalizer = _mm512_permutexvar_ps(first_of_row, SumOfQuads(normalizer));
-  Store(softmax->top, _mm512_permutexvar_ps(first_of_row, top));
-  Store(softmax->total, MultiplyAdd(decay, Load(softmax->total), total));
-  Store(softmax->normalizer, MultiplyAdd(decay, Load(softmax->normalizer), normalizer));
-  Store(softmax->decay, decay);
-}
+};
 
 // --- Values --------------------------------------------------------------------------------------
 
 // sums = decay * sums + weights . values, of kQuad or fewer rows. The columns of two tokens are
 // interleaved within 128 bits, which leaves the sums of 32 columns in an order that Reorder undoes.
 template <int rows>
-void Values(const char* const* keys, int tokens, const WeightPairs weights, int first_row,
+void Values(const char* const* keys, int tokens, const uint32_t (*weights)[kQuad],
             const float* decay, int64_t latent_dim, float* sums) {
   const int64_t pitch = Pitch(latent_dim);
   for (int64_t column = 0; column < latent_dim; column += kColumnTile) {
     Floats x[rows][4];
     for (int r = 0; r < rows; ++r) {
       for (int i = 0; i < 4; ++i) {
-        x[r][i] = Splat(decay[r]) * Load(sums + r * pitch + column + 16 * i);
+        x[r][i] = Splat(decay[4 * r]) * Load(sums + r * pitch + column + 16 * i);
       }
     }
     for (int t = 0; t < tokens; t += 2) {
@@ -249,7 +206,7 @@ void Values(const char* const* keys, int tokens, const WeightPairs weights, int 
                          _mm512_unpacklo_epi16(b, d), _mm512_unpackhi_epi16(b, d)};
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r) {
-        const Pairs weight = (Pairs)_mm512_set1_epi32(weights[t / 2][first_row + r]);
+        const Pairs weight = (Pairs)_mm512_set1_epi32(weights[t / 2][r]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) x[r][i] = Dot(x[r][i], weight, (Pairs)v[i]);
       }
@@ -273,12 +230,30 @@ void Reorder(float* sums, int64_t latent_dim) {
 
 // --- The part ------------------------------------------------------------------------------------
 
+int Padded(int tokens) { return (tokens + kTokenTile - 1) / kTokenTile * kTokenTile; }
+
+// Takes from 4 rows the tokens that they do not see.
+void Mask(const Part& part, int first_row, int64_t begin, int tokens, Floats* scores) {
+  int32_t lanes[kLanes];  // each has every 4th token, and sees so many from its first
+  for (int i = 0; i < kLanes; ++i) {
+    const int row = first_row + i / 4;
+    const int64_t visible = row < part.rows ? part.visible[row] : part.end;
+    const int64_t seen = (visible < part.end ? visible : part.end) - begin;
+    lanes[i] = static_cast<int32_t>(seen < 0 ? 0 : seen < kBlock ? seen : kBlock) - i % 4;
+  }
+  const Ints seen = _mm512_loadu_si512(lanes);
+  for (int t = 0; t < tokens; t += 4) {
+    const __mmask16 sees = _mm512_cmpgt_epi32_mask(seen, _mm512_set1_epi32(t));
+    scores[t / 4] = _mm512_mask_mov_ps(Splat(-__builtin_inff()), sees, scores[t / 4]);
+  }
+}
+
 // The next block's rows. A tile that is not full is filled up with the last row, which no query
 // sees there.
 int Gather(TokenRows& rows, const char** keys) {
   int tokens = 0;
   while (tokens < kBlock && rows.left() > 0) keys[tokens++] = rows.Next();
-  for (int t = tokens; t > 0 && t % kTokenTile != 0; ++t) keys[t] = keys[tokens - 1];
+  for (int t = tokens; t < Padded(tokens); ++t) keys[t] = keys[tokens - 1];
   return tokens;
 }
 
@@ -294,13 +269,13 @@ void Widen(const Part& part, const Float8Table& table, int tokens, const char** 
     }
     keys[t] = row;
   }
-  for (int t = tokens; t % kTokenTile != 0; ++t) keys[t] = keys[tokens - 1];
+  for (int t = tokens; t < Padded(tokens); ++t) keys[t] = keys[tokens - 1];
 }
 
 void Decode(const Part& part) {
   const FlushSubnormals flush;
   const int64_t row_bytes = 2 * part.width, pitch = Pitch(part.latent_dim);
-  const bool wide = part.rows > kQuad;
+  const int quads = (part.rows + kQuad - 1) / kQuad;
   char* packed = static_cast<char*>(part.scratch);
   char* widened = packed + kRowTile * row_bytes;
   const char* q = static_cast<const char*>(part.q);
@@ -308,16 +283,12 @@ void Decode(const Part& part) {
     WithDtype(part.q_dtype, ToBfloat16{q, part.rows * part.width, widened});
     q = widened;
   }
-  PackQueries(q, part.rows, part.width, wide ? 1 : 4, packed);
+  PackQueries(q, part.rows, part.width, packed);
 
-  Softmax softmax;
+  Softmax softmax[kMaxQuads];
   int64_t visible_to_all = part.end;
-  for (int r = 0; r < kRowTile; ++r) {
-    softmax.top[r] = kNoScore;
-    softmax.total[r] = softmax.normalizer[r] = 0.0f;
-    if (r < part.rows && part.visible[r] < visible_to_all) visible_to_all = part.visible[r];
-  }
   for (int r = 0; r < part.rows; ++r) {
+    if (part.visible[r] < visible_to_all) visible_to_all = part.visible[r];
     __builtin_memset(part.partial + r * pitch, 0, part.latent_dim * sizeof(float));
   }
 
@@ -325,15 +296,13 @@ void Decode(const Part& part) {
   const Float8Table table(float8 ? part.kv_dtype : Dtype::kFloat8E4M3FN);
   TokenRows rows(part, part.begin);
   const char* buffers[2][kBlock];
-  alignas(64) Floats scores[kBlock];
-  alignas(64) WeightPairs weights;
+  Floats scores[kMaxQuads][kBlock / 4];
+  alignas(64) uint32_t weights[kMaxQuads][kBlock / 2][kQuad];
   const char **keys = buffers[0], **ahead = buffers[1];
   int tokens = Gather(rows, keys);
   for (int64_t begin = part.begin; begin < part.end; begin += kBlock) {
     const int tokens_ahead = Gather(rows, ahead);
-    for (int t = (tokens_ahead + kTokenTile - 1) / kTokenTile * kTokenTile; t < kBlock; ++t) {
-      ahead[t] = keys[0];  // nothing to fetch
-    }
+    for (int t = Padded(tokens_ahead); t < kBlock; ++t) ahead[t] = keys[0];  // nothing to fetch
     const char* next[kBlock];
     __builtin_memcpy(next, ahead, sizeof(next));
     if (float8) {
@@ -341,35 +310,26 @@ void Decode(const Part& part) {
       for (const char*& row : next) row = keys[0];
     }
 
-    const int padded = (tokens + kTokenTile - 1) / kTokenTile * kTokenTile;
-    int32_t seen_by[kRowTile];
-    for (int r = 0; r < kRowTile; ++r) {
-      int64_t seen = r < part.rows ? part.visible[r] : part.end;
-      seen = (seen < part.end ? seen : part.end) - begin;
-      seen_by[r] = static_cast<int32_t>(seen < 0 ? 0 : seen < kBlock ? seen : kBlock);
+    const int padded = Padded(tokens);
+    const float factor = part.factor;
+    switch (quads) {
+      case 1: Scores<1>(keys, next, padded, packed, row_bytes, factor, scores); break;
+      case 2: Scores<2>(keys, next, padded, packed, row_bytes, factor, scores); break;
+      case 3: Scores<3>(keys, next, padded, packed, row_bytes, factor, scores); break;
+      default: Scores<4>(keys, next, padded, packed, row_bytes, factor, scores); break;
     }
-    const Ints seen = _mm512_loadu_si512(seen_by);
-    const bool masked = begin + padded > visible_to_all;
-    if (wide) {
-      for (int t = 0; t < padded; t += kTokenTile) {
-        Scores16(keys + t, next + t, packed, row_bytes, scores + t);
-      }
-      Weights16(scores, padded, part.factor, seen, masked, &softmax, weights);
-    } else {
-      for (int t = 0; t < padded; t += kTokenTile) {
-        Scores4(keys + t, next + t, packed, row_bytes, scores + t / 4);
-      }
-      Weights4(scores, padded, part.factor, seen, masked, &softmax, weights);
+    for (int n = 0; n < quads; ++n) {
+      if (begin + padded > visible_to_all) Mask(part, n * kQuad, begin, padded, scores[n]);
+      softmax[n].Update(scores[n], padded, weights[n]);
     }
-    for (int r = 0; r < part.rows; r += kQuad) {
-      float* sums = part.partial + r * pitch;
-      const float* decay = softmax.decay + r;
-      const int64_t latent = part.latent_dim;
-      switch (part.rows - r) {
-        case 1: Values<1>(keys, padded, weights, r, decay, latent, sums); break;
-        case 2: Values<2>(keys, padded, weights, r, decay, latent, sums); break;
-        case 3: Values<3>(keys, padded, weights, r, decay, latent, sums); break;
-        default: Values<4>(keys, padded, weights, r, decay, latent, sums); break;
+    for (int n = 0; n < quads; ++n) {
+      float* sums = part.partial + n * kQuad * pitch;
+      const float* decay = softmax[n].decay;
+      switch (part.rows - n * kQuad) {
+        case 1: Values<1>(keys, padded, weights[n], decay, part.latent_dim, sums); break;
+        case 2: Values<2>(keys, padded, weights[n], decay, part.latent_dim, sums); break;
+        case 3: Values<3>(keys, padded, weights[n], decay, part.latent_dim, sums); break;
+        default: Values<4>(keys, padded, weights[n], decay, part.latent_dim, sums); break;
       }
     }
     const char** done = keys;
@@ -380,10 +340,7 @@ void Decode(const Part& part) {
   for (int r = 0; r < part.rows; ++r) {
     float* partial = part.partial + r * pitch;
     Reorder(partial, part.latent_dim);
-    float* statistics = partial + part.latent_dim;
-    statistics[kTop] = softmax.top[r];
-    statistics[kTotal] = softmax.total[r];
-    statistics[kNormalizer] = softmax.normalizer[r];
+    softmax[r / kQuad].Write(r % kQuad, partial + part.latent_dim);
   }
 }
 
