@@ -2,20 +2,23 @@
 // What a decode cannot be faster than on a CPU: reading its pages, and its products alone.
 #include <immintrin.h>
 
+#include <atomic>
 #include <cstdint>
 #include <thread>
 #include <vector>
 
 namespace {
 
-// Calls function(begin, end) for equal parts of [0, count) on so many threads, this one among them.
+// Calls function(piece) for each on so many threads, this one among them, which take them in turn.
 template <typename Function>
-void InParts(int64_t count, int threads, const Function& function) {
+void InPieces(int64_t count, int threads, const Function& function) {
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    for (int64_t piece; (piece = next.fetch_add(1)) < count;) function(piece);
+  };
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) {
-    others.emplace_back(function, count * i / threads, count * (i + 1) / threads);
-  }
-  function(0, count / threads);
+  for (int i = 1; i < threads; ++i) others.emplace_back(work);
+  work();
   for (std::thread& other : others) other.join();
 }
 
@@ -37,9 +40,8 @@ uint64_t Read(const char* from, int64_t bytes) {
 // page_bytes: a multiple of 128.
 extern "C" void read_pages(const char* pages, const int32_t* page_indices, int64_t count,
                            int64_t page_bytes, int threads) {
-  InParts(count, threads, [&](int64_t begin, int64_t end) {
-    uint64_t bits = 0;
-    for (int64_t i = begin; i < end; ++i) bits |= Read(pages + page_indices[i] * page_bytes, page_bytes);
+  InPieces(count, threads, [&](int64_t piece) {
+    const uint64_t bits = Read(pages + page_indices[piece] * page_bytes, page_bytes);
     asm volatile("" ::"r"(bits));  // somebody wants to know
   });
 }
@@ -47,10 +49,12 @@ extern "C" void read_pages(const char* pages, const int32_t* page_indices, int64
 // So many instructions, each of 32 multiply-adds of bfloat16. False where there is none.
 extern "C" bool multiply(int64_t instructions, int threads) {
 #if defined(__AVX512BF16__)
-  InParts(instructions, threads, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kPiece = 12 * 1024;
+  InPieces((instructions + kPiece - 1) / kPiece, threads, [&](int64_t piece) {
     const __m512bh a = {}, b = {};
     __m512 x[12] = {};
-    for (int64_t i = begin; i < end; i += 12) {
+    const int64_t left = instructions - piece * kPiece, end = left < kPiece ? left : kPiece;
+    for (int64_t i = 0; i < end; i += 12) {
 #pragma GCC unroll 12
       for (int j = 0; j < 12; ++j) {
         x[j] = _mm512_dpbf16_ps(x[j], a, b);
