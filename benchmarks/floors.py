@@ -2,6 +2,7 @@
 """floors.cc for Python, compiled when it is wanted."""
 
 import ctypes
+import functools
 import os
 import platform
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 DOT_WIDTH = 32  # multiply-adds of bfloat16 that an instruction does
 
 
+@functools.cache
 def load() -> ctypes.CDLL | None:
     """The library, or None where there is no compiler or another kind of processor."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
