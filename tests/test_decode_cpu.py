@@ -116,6 +116,31 @@ def test_every_float8_is_read_as_it_is(dtypes: str, instruction_set: str) -> Non
     assert np.isnan(out.astype(np.float32)).any()
 
 
+@pytest.mark.parametrize("dtypes", ["bf16", "f32"])
+@pytest.mark.parametrize("token", [0, 700, 1199])
+def test_nan_in_a_key_that_is_seen_is_not_hidden(
+    token: int, dtypes: str, instruction_set: str
+) -> None:
+    case = cases.make(dtypes=dtypes, lengths=(1200, 1200), capacity=1200)
+    expected = run(case)
+    pool = case.kv_pages.copy()
+    pool[case.page_indices[1, token // 16], token % 16, 570] = np.nan  # of the rope
+    got = run(dataclasses.replace(case, kv_pages=pool))
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        assert np.isnan(a[1].astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("dtypes", ["bf16", "f32"])
+def test_subnormal_numbers_are_zeros(dtypes: str, instruction_set: str) -> None:
+    """However the thread that computes was set up, which differs between XLA's and the caller's."""
+    case = cases.make(dtypes=dtypes)
+    pool = np.full_like(case.kv_pages, 1e-39)
+    assert (pool.astype(np.float64) > 0).all()
+    out, _ = run(dataclasses.replace(case, kv_pages=pool))
+    np.testing.assert_array_equal(out, np.zeros_like(out))
+
+
 @pytest.mark.parametrize("dtypes", ["fp8fn", "bf16-fp8fn"])
 def test_results_are_rounded_to_nearest_even(dtypes: str, instruction_set: str) -> None:
     """A sequence of one token gives its value times kv_scale, which float32 holds before."""

@@ -103,9 +103,9 @@ inline void StoreHalf(void* to, Floats x) {
 
 #endif
 
-// 2^x for x <= 0, within 2e-7 of it; 0 below 2^-126. -inf gives 0.
+// 2^x for x <= 0, within 2e-7 of it; 0 below 2^-126. -inf gives 0, NaN gives NaN.
 inline Floats Exp2(Floats x) {
-  x = Max(x, Splat(-127.0f));
+  x = Max(Splat(-127.0f), x);  // the second, if there is a NaN
   const Ints whole = Round(x);
   const Floats rest = x - FromInts(whole);
   Floats y = Splat(1.5403530e-4f);
