@@ -116,6 +116,18 @@ def test_every_float8_is_read_as_it_is(dtypes: str, instruction_set: str) -> Non
     assert np.isnan(out.astype(np.float32)).any()
 
 
+def test_rounded_weights_have_no_bias(instruction_set: str) -> None:
+    """Weights that bfloat16 rounds down alike, by 0.4 %: the mean of equal values is that value."""
+    case = cases.make(lengths=(1000,), capacity=1008)
+    q, pool = np.zeros_like(case.q), np.zeros_like(case.kv_pages)
+    q[..., 512] = pool[..., :512] = 1
+    pool[case.page_indices[0, 0], 0, 512] = 1  # the first token's weight is 1, others' 0.5019
+    case = dataclasses.replace(case, q=q, kv_pages=pool, scale=-np.log(0.5019).item())
+    out, lse = run(case)
+    np.testing.assert_array_equal(out.astype(np.float32), 1)
+    np.testing.assert_allclose(lse, oracle.decode(case)[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtypes", ["bf16", "f32"])
 @pytest.mark.parametrize("token", [0, 700, 1199])
 def test_nan_in_a_key_that_is_seen_is_not_hidden(
