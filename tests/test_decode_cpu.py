@@ -310,3 +310,54 @@ def test_nothing_of_size_is_allocated() -> None:
     partials = 8 * (4096 // 512) * 16 * (512 + 16) * 4
     keys = 8 * 4096 * 1152
     assert compiled.memory_analysis().temp_size_in_bytes <= partials + keys / 100
+
+
+# --- Calls that decode does not make --------------------------------------------------------------
+
+
+def call_by_hand(**changes: Any) -> Any:
+    """The custom call on zeros, with any part changed."""
+    operands = {
+        "q": jnp.zeros((2, 1, 4, 576), jnp.bfloat16),
+        "kv_pages": jnp.zeros((5, 8, 576), jnp.bfloat16),
+        "lengths": jnp.full(2, 9, jnp.int32),
+        "page_indices": jnp.zeros((2, 3), jnp.int32),
+    }
+    attributes = {
+        "num_kv_splits": np.int64(2),
+        "part_tokens": np.int64(64),
+        "scale": np.float32(1),
+    }
+    latent_dim, extra = changes.pop("latent_dim", 512), changes.pop("extra", ())
+    operands |= {name: x for name, x in changes.items() if name in operands}
+    attributes |= {name: x for name, x in changes.items() if name in attributes}
+    results = (
+        jax.ShapeDtypeStruct((2, 1, 4, latent_dim), jnp.bfloat16),
+        jax.ShapeDtypeStruct((2, 1, 4), jnp.float32),
+        jax.ShapeDtypeStruct((2 * 2 * 4 * (latent_dim + 16) * 4,), jnp.uint8),
+    )
+    call = jax.ffi.ffi_call("jax_mla_decode_kernel_cpu_v1", results)
+    with jax.default_device(jax.devices("cpu")[0]):
+        return jax.block_until_ready(call(*operands.values(), *extra, **attributes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_kv_splits": np.int64(0)}, "num_kv_splits, part_tokens: expected positive"),
+        ({"part_tokens": np.int64(0), "lengths": jnp.zeros(2, jnp.int32)}, "expected positive"),
+        ({"lengths": jnp.zeros(3, jnp.int32)}, "lengths: expected shape"),
+        ({"kv_pages": jnp.zeros((0, 8, 576), jnp.bfloat16)}, "kv_pages: empty"),
+        ({"kv_pages": jnp.zeros((5, 8, 576), jnp.int8)}, "kv_pages: no such dtype"),
+        ({"kv_pages": jnp.zeros((5, 8, 576), jnp.float8_e4m3fn)}, "q_scale, kv_scale: expected"),
+        ({"extra": (jnp.zeros((), jnp.float32),)}, "too many operands"),
+        ({"latent_dim": 480}, "a latent_dim that is a multiple of 64"),
+        ({"num_kv_splits": np.int64(3)}, "workspace: expected shape"),
+    ],
+)
+def test_a_broken_call_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"INVALID_ARG.*{message}"):
+        call_by_hand(**changes)
+    out, lse, _ = call_by_hand()  # and nothing is broken
+    np.testing.assert_array_equal(out, 0)
+    np.testing.assert_allclose(lse, np.log(9), rtol=1e-6)

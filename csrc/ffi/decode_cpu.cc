@@ -231,7 +231,8 @@ ffi::Error DecodeCpu(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k
                 call.latent_dim % cpu::kColumnTile == 0 && call.width % (cpu::kColumnTile / 2) == 0,
             "expected a latent_dim that is a multiple of 64, and a width that is one of 32"));
   JAX_MLA_RETURN_IF_ERROR(Check(call.pages > 0 && call.page_size > 0, "kv_pages: empty"));
-  JAX_MLA_RETURN_IF_ERROR(Check(num_kv_splits > 0, "num_kv_splits: expected a positive number"));
+  JAX_MLA_RETURN_IF_ERROR(Check(num_kv_splits > 0 && part_tokens > 0,
+                                "num_kv_splits, part_tokens: expected positive numbers"));
   call.splits = num_kv_splits;
   call.part_tokens = part_tokens;
   const int64_t bytes = call.batch * call.splits * call.rows() * cpu::Pitch(call.latent_dim) * 4;
