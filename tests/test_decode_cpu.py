@@ -118,7 +118,7 @@ def test_every_float8_is_read_as_it_is(dtypes: str, instruction_set: str) -> Non
 
 def test_rounded_weights_have_no_bias(instruction_set: str) -> None:
     """Weights that bfloat16 rounds down alike, by 0.4 %: the mean of equal values is that value."""
-    case = cases.make(lengths=(1000,), capacity=1008)
+    case = cases.make(lengths=(500,), capacity=512)
     q, pool = np.zeros_like(case.q), np.zeros_like(case.kv_pages)
     q[..., 512] = pool[..., :512] = 1
     pool[case.page_indices[0, 0], 0, 512] = 1  # the first token's weight is 1, others' 0.5019
@@ -146,7 +146,7 @@ def test_nan_in_a_key_that_is_seen_is_not_hidden(
 @pytest.mark.parametrize("dtypes", ["bf16", "f32"])
 def test_subnormal_numbers_are_zeros(dtypes: str, instruction_set: str) -> None:
     """However the thread that computes was set up, which differs between XLA's and the caller's."""
-    case = cases.make(dtypes=dtypes)
+    case = cases.make(dtypes=dtypes, lengths=(2000,) * 6, capacity=2000)
     pool = np.full_like(case.kv_pages, 1e-39)
     assert (pool.astype(np.float64) > 0).all()
     out, _ = run(dataclasses.replace(case, kv_pages=pool))
