@@ -41,7 +41,7 @@ struct Exchange {
 };
 
 // How many keys a row of the sequence sees; none beyond the last row.
-DEVICE u32 count_keys(const DecodeArguments& a, const Segment& s, u32 row) {
+DEVICE u32 CountKeys(const DecodeArguments& a, const Segment& s, u32 row) {
   const u32 heads = static_cast<u32>(a.heads);
   const i32 seen = s.length - a.q_len + static_cast<i32>(row / heads) + 1;
   return row >= static_cast<u32>(a.q_len) * heads || seen < 0 ? 0 : static_cast<u32>(seen);
@@ -55,7 +55,7 @@ struct Place {
 };
 
 // None lies from `end` on.
-DEVICE Place look_up(const DecodeArguments& a, const Segment& s, u32 key, u32 end) {
+DEVICE Place LookUp(const DecodeArguments& a, const Segment& s, u32 key, u32 end) {
   const u32 page_size = static_cast<u32>(a.page_size), slot = key / page_size;
   Place place = {key < end, 0, key - slot * page_size};
   if (place.exists && lane_id() % kRowThreads == 0) {
@@ -66,7 +66,7 @@ DEVICE Place look_up(const DecodeArguments& a, const Segment& s, u32 key, u32 en
 
 // The cache's row there, null where none is.
 template <typename Element, u32 width>
-DEVICE const Element* find_row(const DecodeArguments& a, const Place& place) {
+DEVICE const Element* FindRow(const DecodeArguments& a, const Place& place) {
   const u32 reader = lane_id() / kRowThreads * kRowThreads;
   i32 page = static_cast<i32>(shuffle(static_cast<u32>(place.page), reader));
   if (!place.exists) return nullptr;
@@ -76,7 +76,7 @@ DEVICE const Element* find_row(const DecodeArguments& a, const Place& place) {
 }
 
 template <typename Element, typename Q, typename Kv, u32 latent, u32 rope>
-DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, const Segment& s,
+DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, const Segment& s,
                            Exchange<Element, latent + rope>& shared) {
   constexpr u32 kWidth = latent + rope, kDepth = kMatrixDepth;
   constexpr u32 kSteps = kWidth / kDepth, kOwnSteps = (kSteps + kParts - 1) / kParts;
@@ -85,16 +85,16 @@ DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, co
 
   const u32 all = static_cast<u32>(a.q_len * a.heads);  // rows of the sequence
   const u32 first_row = s.tile * kRows, last_row = first_row + kRows - 1;
-  const u32 sees = count_keys(a, s, last_row < all ? last_row : all - 1);
+  const u32 sees = CountKeys(a, s, last_row < all ? last_row : all - 1);
   const u32 end = s.end * kKeys < sees ? s.end * kKeys : sees;
   u32 begin = s.begin * kKeys;  // of the block of keys
 
   const u32 thread = thread_id(), wave = wave_id();
   const u32 read_row_of = thread / kRowThreads;  // of a block of keys, or of q
   const u32 softmax_row = thread / kSoftmaxLanes, softmax_lane = thread % kSoftmaxLanes;
-  Place place = look_up(a, s, begin + read_row_of, end);
-  auto keys = read_row<Kv, kWidth>(find_row<Kv, kWidth>(a, place));
-  place = look_up(a, s, begin + kKeys + read_row_of, end);
+  Place place = LookUp(a, s, begin + read_row_of, end);
+  auto keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
+  place = LookUp(a, s, begin + kKeys + read_row_of, end);
 
   // q takes the way that keys take.
   const u32 q_row = first_row + read_row_of;
@@ -113,7 +113,7 @@ DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, co
         [&](u32 row, u32 column) { return &shared.keys[row][step * kDepth + column]; });
   }
 
-  const u32 seen = count_keys(a, s, first_row + softmax_row);
+  const u32 seen = CountKeys(a, s, first_row + softmax_row);
   Softmax<kSoftmaxLanes> softmax;
   Result out[kOwnColumns / 16] = {};
 
@@ -123,8 +123,8 @@ DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, co
     block_sync();
     const u32 next = begin + kKeys;
     if (next < end) {
-      keys = read_row<Kv, kWidth>(find_row<Kv, kWidth>(a, place));
-      place = look_up(a, s, next + kKeys + read_row_of, end);
+      keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
+      place = LookUp(a, s, next + kKeys + read_row_of, end);
     }
 
     Result products = {};
@@ -220,14 +220,14 @@ DEVICE void decode_segment(const DecodeArguments& a, f32 kv_scale, f32 scale, co
 }
 
 template <typename Element, typename Q, typename Kv, u32 latent, u32 rope>
-DEVICE void decode(const DecodeArguments& a) {
+DEVICE void Decode(const DecodeArguments& a) {
   SHARED Exchange<Element, latent + rope> shared;
   const f32 kv_scale = sizeof(Kv) == 1 ? *a.kv_scale : 1.0f;
   const f32 q_scale = sizeof(Q) == 1 ? *a.q_scale : 1.0f;
   const f32 scale = a.scale * kLog2E * q_scale * kv_scale;
   Segments<kKeys, kDecodePartBlocks> segments(a);
   for (Segment s; segments.next(s);) {
-    decode_segment<Element, Q, Kv, latent, rope>(a, kv_scale, scale, s, shared);
+    DecodeSegment<Element, Q, Kv, latent, rope>(a, kv_scale, scale, s, shared);
   }
 }
 
@@ -236,7 +236,7 @@ DEVICE void decode(const DecodeArguments& a) {
 // Products are made in the dtype of the output.
 #define DECODE(name, Out, Q, Kv, latent, rope)                                             \
   KERNEL(kDecodeThreads, 1) jax_mla_decode_##name##_##latent##_##rope(DecodeArguments a) { \
-    decode<Out, Q, Kv, latent, rope>(a);                                                   \
+    Decode<Out, Q, Kv, latent, rope>(a);                                                   \
   }
 #define DECODE_DTYPES(latent, rope)            \
   DECODE(bf16, bf16, bf16, bf16, latent, rope) \

@@ -35,7 +35,7 @@ constexpr u32 kLinesOfRow = 9;
 constexpr u32 kSteps = kWidth / 16 / 2;  // of a product of scores, over half of the width
 constexpr u32 kColumns = kLatent / kWaves;
 
-DEVICE void compute_sync() { group_sync<1, kThreads>(); }
+DEVICE void ComputeSync() { group_sync<1, kThreads>(); }
 
 template <typename Kv>
 struct Cache {
@@ -92,7 +92,7 @@ struct Ring {
 // --- Copies ---------------------------------------------------------------------------------------
 
 // Line of the cache at which a key lies.
-DEVICE i32 find_line(const DecodeSm90Arguments& a, const Segment& s, u32 key, u32 end) {
+DEVICE i32 FindLine(const DecodeSm90Arguments& a, const Segment& s, u32 key, u32 end) {
   if (key >= end) return 0;
   const u32 page_size = static_cast<u32>(a.page_size), slot = key / page_size;
   i32 page = a.page_indices[static_cast<i64>(s.sequence) * a.pages_per_seq + slot];
@@ -103,7 +103,7 @@ DEVICE i32 find_line(const DecodeSm90Arguments& a, const Segment& s, u32 key, u3
 
 // One wave. Each lane finds the lines of a box, and copies it when its turn comes.
 template <typename Kv, u32 rows>
-DEVICE void copy_keys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+DEVICE void CopyKeys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   constexpr u32 kRowBytes = kWidth * sizeof(Kv);
   const u32 box = static_cast<u32>(a.box_keys), stage_boxes = kStageKeys / box;
   const u32 lane = lane_id();
@@ -113,9 +113,9 @@ DEVICE void copy_keys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
     const u32 length = static_cast<u32>(s.length);
     const u32 end = s.end * kKeys < length ? s.end * kKeys : length;
     u32 first = s.begin * kKeys;
-    i32 line = find_line(a, s, first + lane * box, end);
+    i32 line = FindLine(a, s, first + lane * box, end);
     for (; first < end; first += kWaveSize * box) {
-      const i32 next_line = find_line(a, s, first + (kWaveSize + lane) * box, end);
+      const i32 next_line = FindLine(a, s, first + (kWaveSize + lane) * box, end);
       for (u32 i = 0; i < kWaveSize && first + i * box < end; i += stage_boxes) {
         const u32 left = (end - first - i * box + box - 1) / box;
         const u32 boxes = left < stage_boxes ? left : stage_boxes;
@@ -138,7 +138,7 @@ DEVICE void copy_keys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
 
 // The rows of a tile to shared memory, and zeros for what it does not have.
 template <typename Q, typename Kv, u32 rows>
-DEVICE void load_q(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, rows>& shared) {
+DEVICE void LoadQ(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, rows>& shared) {
   constexpr u32 kLanes = kThreads / rows;  // that share a row
   constexpr u32 kElements = 16 / sizeof(Q), kPieces = kWidth / kElements;
   constexpr u32 kHeld = (kPieces + kLanes - 1) / kLanes;
@@ -199,7 +199,7 @@ DEVICE void load_q(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, ro
 
 // Rows of q or of weights, `steps` of 16 elements from the first on: words[step][eight rows][word].
 template <u32 rows, u32 steps, typename At>
-DEVICE void load_rows(u32 (&words)[steps][rows / 8][2], At at) {
+DEVICE void LoadRows(u32 (&words)[steps][rows / 8][2], At at) {
   const u32 lane = lane_id();
 #pragma unroll
   for (u32 step = 0; step < steps; step += 16 / rows) {
@@ -218,17 +218,17 @@ DEVICE void load_rows(u32 (&words)[steps][rows / 8][2], At at) {
 }
 
 // Two fp8 numbers to f16, the one in the lower bits first.
-DEVICE u32 expand(u32 codes) {
+DEVICE u32 Expand(u32 codes) {
   return __builtin_bit_cast(u32, pair_to_f16(static_cast<u16>(codes)));
 }
 
 // A step of 16 elements of q, in the order in which those of an fp8 row of keys come: lane l % 4 has
 // four in a row.
 template <typename Kv, u32 rows>
-DEVICE void load_q_rows(u32 (&words)[kSteps][rows / 8][2], const Shared<Kv, rows>& shared,
+DEVICE void LoadQRows(u32 (&words)[kSteps][rows / 8][2], const Shared<Kv, rows>& shared,
                         u32 first) {
   if constexpr (sizeof(Kv) == 2) {
-    load_rows<rows>(words,
+    LoadRows<rows>(words,
                     [&](u32 row, u32 column) { return &shared.q[row][first * 16 + column]; });
   } else {
     const u32 row = lane_id() / 4, column = lane_id() % 4 * 4;
@@ -248,7 +248,7 @@ DEVICE void load_q_rows(u32 (&words)[kSteps][rows / 8][2], const Shared<Kv, rows
 
 // Scores of the 16 keys of a stage, half of the width: `first` is the first step of 16 elements.
 template <typename Kv, u32 rows>
-DEVICE void multiply_keys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& shared, u32 stage,
+DEVICE void MultiplyKeys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& shared, u32 stage,
                           u32 first, const u32 (&q)[kSteps][rows / 8][2]) {
   using Element = typename Cache<Kv>::Element;
   const u32 key = lane_id() % 16, half = lane_id() / 16;
@@ -262,8 +262,8 @@ DEVICE void multiply_keys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& 
       k1 = load_matrices<false>(shared.at(stage, key, byte + 32));
     } else {
       const auto x = load_matrices<false>(shared.at(stage, key, (first + step + half) * 16));
-      k0 = {expand(x[0]), expand(x[1]), expand(x[0] >> 16), expand(x[1] >> 16)};
-      k1 = {expand(x[2]), expand(x[3]), expand(x[2] >> 16), expand(x[3] >> 16)};
+      k0 = {Expand(x[0]), Expand(x[1]), Expand(x[0] >> 16), Expand(x[1] >> 16)};
+      k1 = {Expand(x[2]), Expand(x[3]), Expand(x[2] >> 16), Expand(x[3] >> 16)};
     }
 #pragma unroll
     for (u32 eight = 0; eight < rows / 8; ++eight) {
@@ -279,7 +279,7 @@ DEVICE void multiply_keys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& 
 
 // Adds the 16 keys of a stage to the wave's columns, 16 at a time.
 template <typename Kv, u32 rows>
-DEVICE void multiply_values(f32 (&sums)[kColumns / 16][rows / 8][4], const Shared<Kv, rows>& shared,
+DEVICE void MultiplyValues(f32 (&sums)[kColumns / 16][rows / 8][4], const Shared<Kv, rows>& shared,
                             u32 stage, u32 wave, const u32 (&weights)[rows / 8][2]) {
   using Element = typename Cache<Kv>::Element;
   const u32 lane = lane_id();
@@ -302,8 +302,8 @@ DEVICE void multiply_values(f32 (&sums)[kColumns / 16][rows / 8][4], const Share
       for (u32 j = 0; j < 4; ++j) x[j] = permute_bytes(x[j], 0x3120);
 #pragma unroll
       for (u32 j = 0; j < 2; ++j) {
-        const u32x4 v = {expand(x[2 * j]), expand(x[2 * j] >> 16), expand(x[2 * j + 1]),
-                         expand(x[2 * j + 1] >> 16)};
+        const u32x4 v = {Expand(x[2 * j]), Expand(x[2 * j] >> 16), Expand(x[2 * j + 1]),
+                         Expand(x[2 * j + 1] >> 16)};
 #pragma unroll
         for (u32 eight = 0; eight < rows / 8; ++eight) {
           multiply_add<Element>(sums[i + j][eight], v, weights[eight]);
@@ -315,7 +315,7 @@ DEVICE void multiply_values(f32 (&sums)[kColumns / 16][rows / 8][4], const Share
 
 // The column of element i of sums, of the lane's in 16.
 template <typename Kv>
-DEVICE u32 find_column(u32 i) {
+DEVICE u32 FindColumn(u32 i) {
   const u32 row = lane_id() / 4;
   return sizeof(Kv) == 2 ? i / 2 * 8 + row : row * 2 + i / 2;
 }
@@ -323,7 +323,7 @@ DEVICE u32 find_column(u32 i) {
 // V of keys that do not exist has to be a number: 0, in the last stage with keys, of which there
 // are `keys`.
 template <typename Kv, u32 rows>
-DEVICE void clear_keys(Shared<Kv, rows>& shared, u32 stage, u32 keys, u32 thread, u32 threads) {
+DEVICE void ClearKeys(Shared<Kv, rows>& shared, u32 stage, u32 keys, u32 thread, u32 threads) {
   constexpr u32 kRowBytes = kWidth * sizeof(Kv);
   for (u32 i = keys * kRowBytes + thread * 16; i < kStageKeys * kRowBytes; i += threads * 16) {
     *reinterpret_cast<u32x4*>(shared.stages[stage] + i) = u32x4{};
@@ -334,10 +334,10 @@ DEVICE void clear_keys(Shared<Kv, rows>& shared, u32 stage, u32 keys, u32 thread
 // --- One segment ----------------------------------------------------------------------------------
 
 template <typename Out>
-DEVICE void store(Out* to, f32 x) { *to = static_cast<Out>(x); }
+DEVICE void Store(Out* to, f32 x) { *to = static_cast<Out>(x); }
 
 template <typename Out, typename Q, typename Kv, u32 rows>
-DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+DEVICE void Compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   using Element = typename Cache<Kv>::Element;
   constexpr u32 kEights = rows / 8;
   constexpr u32 kSoftmaxLanes = kThreads / rows, kLaneKeys = kKeys / kSoftmaxLanes;
@@ -352,10 +352,10 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
   Ring<Cache<Kv>::kStages> ring;
   Segments<kKeys, kSm90PartBlocks> segments(a);
   for (Segment s; segments.next(s);) {
-    load_q<Q>(a, s, shared);
-    compute_sync();
+    LoadQ<Q>(a, s, shared);
+    ComputeSync();
     u32 q[kSteps][kEights][2];
-    load_q_rows(q, shared, half * kSteps);
+    LoadQRows(q, shared, half * kSteps);
     f32 row_scale = scale;
     if constexpr (sizeof(Kv) == 1) row_scale *= shared.q_scales[row];
 
@@ -374,10 +374,10 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
         const auto at = ring.after(group);
         wait(shared.full[at.stage], at.parity);
         f32 products[kEights][4] = {};
-        multiply_keys(products, shared, at.stage, half * kSteps, q);
+        MultiplyKeys(products, shared, at.stage, half * kSteps, q);
         if (group == stages - 1 && keys % kStageKeys != 0) {
           // The other half of this stage may still be read, but no row of it that counts.
-          clear_keys(shared, at.stage, keys % kStageKeys, half * kWaveSize + lane, 2 * kWaveSize);
+          ClearKeys(shared, at.stage, keys % kStageKeys, half * kWaveSize + lane, 2 * kWaveSize);
         }
 #pragma unroll
         for (u32 eight = 0; eight < kEights; ++eight) {
@@ -387,7 +387,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
           }
         }
       }
-      compute_sync();
+      ComputeSync();
 
       f32 scores[kLaneKeys];
 #pragma unroll
@@ -403,10 +403,10 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
         *reinterpret_cast<vector<Element, 2>*>(&shared.weights[row][first_key + i]) =
             vector<Element, 2>{static_cast<Element>(scores[i]), static_cast<Element>(scores[i + 1])};
       }
-      compute_sync();
+      ComputeSync();
 
       u32 weights[kTileStages][kEights][2];
-      load_rows<rows>(weights,
+      LoadRows<rows>(weights,
                       [&](u32 r, u32 column) { return &shared.weights[r][column]; });
 #pragma unroll
       for (u32 eight = 0; eight < kEights; ++eight) {
@@ -422,7 +422,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
         if (stage >= stages) continue;
         const auto at = ring.after(stage);
         wait(shared.full[at.stage], at.parity);  // has ended: what was copied is seen from here on
-        multiply_values(sums, shared, at.stage, wave, weights[stage]);
+        MultiplyValues(sums, shared, at.stage, wave, weights[stage]);
         wave_sync();
         if (lane == 0) arrive(shared.empty[at.stage]);
       }
@@ -442,7 +442,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
         }
       }
     }
-    compute_sync();
+    ComputeSync();
 #pragma unroll
     for (u32 eight = 0; eight < kEights; ++eight) {
 #pragma unroll
@@ -456,10 +456,10 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
         for (u32 i = 0; i < kColumns / 16; ++i) {
 #pragma unroll
           for (u32 k = j; k < 4; k += 2) {
-            const u32 column = wave * kColumns + i * 16 + find_column<Kv>(k);
+            const u32 column = wave * kColumns + i * 16 + FindColumn<Kv>(k);
             const f32 x = f == 0.0f ? 0.0f : sums[i][eight][k] * f;
             if (s.whole) {
-              store(static_cast<Out*>(a.out) + out_row * kLatent + column, x);
+              Store(static_cast<Out*>(a.out) + out_row * kLatent + column, x);
             } else {
               a.partial[partial_row * kLatent + column] = x;
             }
@@ -473,7 +473,7 @@ DEVICE void compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
 extern __attribute__((shared)) __attribute__((aligned(1024))) u8 dynamic_shared[];
 
 template <typename Out, typename Q, typename Kv, u32 rows>
-DEVICE void decode(const DecodeSm90Arguments& a) {
+DEVICE void Decode(const DecodeSm90Arguments& a) {
   using Block = Shared<Kv, rows>;
   static_assert(sizeof(Block) <= kSm90SharedBytes);
   Block& shared = *reinterpret_cast<Block*>(dynamic_shared);
@@ -493,10 +493,10 @@ DEVICE void decode(const DecodeSm90Arguments& a) {
   start_next_kernel();
   if (wave_id() < kWaves) {
     take_registers<rows == 8 ? 224 : 232>();
-    compute<Out, Q>(a, shared);
+    Compute<Out, Q>(a, shared);
   } else {
     leave_registers<rows == 8 ? 56 : 40>();
-    if (wave_id() == kWaves) copy_keys(a, shared);
+    if (wave_id() == kWaves) CopyKeys(a, shared);
   }
 }
 
@@ -512,7 +512,7 @@ struct Counts {
   u32 before;
   u32 total;
 };
-DEVICE Counts count_all_blocks(const DecodeSm90Arguments& a, u32 sequence) {
+DEVICE Counts CountAllBlocks(const DecodeSm90Arguments& a, u32 sequence) {
   SHARED u32 sums[2][kMergeWaves];
   u32 before = 0, total = 0;
   for (u32 i = thread_id(); i < static_cast<u32>(a.batch); i += kSm90MergeThreads) {
@@ -536,7 +536,7 @@ struct Parts {
   u32 first;
   u32 count;
 };
-DEVICE Parts find_parts(const DecodeSm90Arguments& a, const Counts& counts, u32 sequence, u32 tile,
+DEVICE Parts FindParts(const DecodeSm90Arguments& a, const Counts& counts, u32 sequence, u32 tile,
                         u32 blocks) {
   const u32 tiles = count_tiles(a), job = sequence * tiles + tile;
   if (blocks == 0) return {0, 0};
@@ -580,7 +580,7 @@ struct Merged {
 
 // Each wave takes 128 columns of a row, or every eighth part of them (merge_waves).
 template <typename Out>
-DEVICE void merge(const DecodeSm90Arguments& a) {
+DEVICE void Merge(const DecodeSm90Arguments& a) {
   const u32 waves = static_cast<u32>(a.merge_waves), heads = static_cast<u32>(a.heads);
   const u32 item = block_id_x() * (kMergeWaves / waves) + wave_id() / waves;
   const u32 head = item / kSm90MergeChunks, chunk = item % kSm90MergeChunks;
@@ -589,10 +589,10 @@ DEVICE void merge(const DecodeSm90Arguments& a) {
   const u32 row = query * heads + head, tile_rows = static_cast<u32>(a.tile_rows);
   const u32 blocks = count_blocks<kKeys>(get_length(a, sequence));
   Counts counts = {};
-  if (a.num_splits == 0) counts = count_all_blocks(a, sequence);
+  if (a.num_splits == 0) counts = CountAllBlocks(a, sequence);
   wait_for_last_kernel();
   if (head >= heads) return;
-  const Parts parts = find_parts(a, counts, sequence, row / tile_rows, blocks);
+  const Parts parts = FindParts(a, counts, sequence, row / tile_rows, blocks);
   if (parts.count == 1) return;
 
   Merged merged;
@@ -651,7 +651,7 @@ DEVICE void merge(const DecodeSm90Arguments& a) {
 #define KERNEL_ARGUMENTS const __attribute__((grid_constant)) DecodeSm90Arguments a
 #define DECODE(name, Out, Q, Kv, rows)                                            \
   KERNEL(kSm90Threads, 1) jax_mla_decode_sm90_##name##_##rows(KERNEL_ARGUMENTS) { \
-    decode<Out, Q, Kv, rows>(a);                                                  \
+    Decode<Out, Q, Kv, rows>(a);                                                  \
   }
 #define DECODE_ROWS(name, Out, Q, Kv) DECODE(name, Out, Q, Kv, 8) DECODE(name, Out, Q, Kv, 16)
 DECODE_ROWS(bf16, bf16, bf16, bf16)
@@ -659,7 +659,7 @@ DECODE_ROWS(f16, f16, f16, f16)
 DECODE_ROWS(fp8, bf16, fp8, fp8)
 DECODE_ROWS(bf16_fp8, bf16, bf16, fp8)
 
-KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_bf16(KERNEL_ARGUMENTS) { merge<bf16>(a); }
-KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_f16(KERNEL_ARGUMENTS) { merge<f16>(a); }
+KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_bf16(KERNEL_ARGUMENTS) { Merge<bf16>(a); }
+KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_f16(KERNEL_ARGUMENTS) { Merge<f16>(a); }
 
 }  // namespace jax_mla

@@ -20,11 +20,13 @@ struct Parts {
   bool done;   // there is nothing to merge
 };
 
-DEVICE i32 clamp_length(const MergeArguments& a, i32 length) {
+DEVICE i32 ClampLength(const MergeArguments& a, i32 length) {
   return length < 0 ? 0 : length > a.capacity ? a.capacity : length;
 }
-DEVICE i32 count_blocks(const MergeArguments& a, i32 sequence) {
-  return (clamp_length(a, a.lengths[sequence]) + a.kv_block - 1) / a.kv_block;
+DEVICE u32 CountBlocks(const MergeArguments& a, i32 sequence) {
+  const u32 length = static_cast<u32>(ClampLength(a, a.lengths[sequence]));
+  const u32 block = static_cast<u32>(a.kv_block);
+  return (length + block - 1) / block;
 }
 
 // The blocks of the sequences before one, and of all. All threads of the block take part.
@@ -36,7 +38,7 @@ DEVICE Counts CountAllBlocks(const MergeArguments& a, i32 sequence) {
   SHARED i32 sums[2][kThreads];
   i32 before = 0, total = 0;
   for (i32 i = static_cast<i32>(thread_id()); i < a.batch; i += kThreads) {
-    const i32 blocks = count_blocks(a, i);
+    const i32 blocks = static_cast<i32>(CountBlocks(a, i));
     total += blocks;
     before += i < sequence ? blocks : 0;
   }
@@ -51,7 +53,7 @@ DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 
   const u32 all = static_cast<u32>(a.q_len * a.heads), tiles = (all + tile_rows - 1) / tile_rows;
   const u32 row = static_cast<u32>(query * a.heads + head), tile = row / tile_rows;
   const u32 job = static_cast<u32>(sequence) * tiles + tile;
-  const u32 blocks = static_cast<u32>(count_blocks(a, sequence));
+  const u32 blocks = CountBlocks(a, sequence);
   const u32 splits = static_cast<u32>(a.num_splits);
   u32 first = job * splits, count = blocks < splits ? blocks : splits;
   if (splits == 0) {
@@ -72,7 +74,7 @@ DEVICE Parts FindParts(const MergeArguments& a, i32 sequence, i32 query, i32 hea
   if (a.tile_rows > 0) return FindOwnParts(a, sequence, query, head);
   const i32 row = head * a.head_stride;
   const i32 group = row / a.group_rows;
-  const i32 seen = clamp_length(a, a.lengths[sequence]) - a.q_len + query + 1;
+  const i32 seen = ClampLength(a, a.lengths[sequence]) - a.q_len + query + 1;
 
   Parts parts;
   parts.done = false;

@@ -72,33 +72,33 @@ class Segments {
     if (a.num_splits > 0) {
       length_ = get_length(a, block_id_z());
       blocks_ = count_blocks<keys>(length_);
-      SetRange(Shares(blocks_, static_cast<u32>(a.num_splits)), worker);
+      set_range(Shares(blocks_, static_cast<u32>(a.num_splits)), worker);
       return;
     }
     u32 total = 0;
     for (u32 i = lane_id(); i < static_cast<u32>(a.batch); i += kWaveSize) {
       total += count_blocks<keys>(get_length(a, i));
     }
-    SetRange(share_blocks(wave_sum(total) * tiles_, static_cast<u32>(a.workers), part_blocks),
+    set_range(share_blocks(wave_sum(total) * tiles_, static_cast<u32>(a.workers), part_blocks),
              worker);
-    LoadSequences(lane_id(), 0);
+    load_sequences(lane_id(), 0);
   }
 
   METHOD bool next(Segment& s) {
     if (at_ >= end_) return false;
-    s = a_.num_splits > 0 ? OfFixedSplit() : OfWorker();
+    s = a_.num_splits > 0 ? of_fixed_split() : of_worker();
     at_ += s.end - s.begin;
     return true;
   }
 
  private:
-  METHOD void SetRange(const Shares& shares, u32 part) {
+  METHOD void set_range(const Shares& shares, u32 part) {
     if (part >= shares.count) return;
     at_ = shares.begin(part);
     end_ = shares.begin(part + 1);
   }
 
-  METHOD Segment OfFixedSplit() const {
+  METHOD Segment of_fixed_split() const {
     const u32 job = block_id_z() * tiles_ + block_id_y();
     const u32 part = job * static_cast<u32>(a_.num_splits) + block_id_x();
     return {block_id_z(), block_id_y(), length_, at_, end_, part, at_ == 0 && end_ == blocks_};
@@ -106,12 +106,12 @@ class Segments {
 
   // Parts of a job are numbered without gaps: a worker's and the next one's differ by one, and so
   // do two jobs'.
-  METHOD Segment OfWorker() {
+  METHOD Segment of_worker() {
     decltype(ballot(true)) found;
     for (;;) {
       found = ballot(at_ >= first_ && at_ - first_ < blocks_ * tiles_);
       if (found != 0) break;
-      LoadSequences(sequence_ + kWaveSize, shuffle(first_ + blocks_ * tiles_, kWaveSize - 1));
+      load_sequences(sequence_ + kWaveSize, shuffle(first_ + blocks_ * tiles_, kWaveSize - 1));
     }
     const u32 lane = static_cast<u32>(__builtin_ctzll(found));
     const u32 blocks = shuffle(blocks_, lane), offset = at_ - shuffle(first_, lane);
@@ -128,7 +128,7 @@ class Segments {
   }
 
   // Each lane holds a sequence, the first of which begins at block `before` of all.
-  METHOD void LoadSequences(u32 sequence, u32 before) {
+  METHOD void load_sequences(u32 sequence, u32 before) {
     sequence_ = sequence;
     length_ = get_length(a_, sequence);
     blocks_ = count_blocks<keys>(length_);
