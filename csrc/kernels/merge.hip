@@ -3,14 +3,15 @@
 #include "merge.h"
 
 #include "device.h"
-#include "scan.h"
 #include "shares.h"
 
 namespace jax_mla {
 namespace {
 
-constexpr u32 kThreads = kMergeThreads;
+constexpr u32 kThreads = kMergeThreads, kWaves = kThreads / kWaveSize;
 constexpr u32 kColumns = 4;  // that a thread merges
+constexpr u32 kLoads = 8;    // parts of them that it has on their way
+static_assert(kThreads % kLoads == 0);
 
 // Where the partial results of one output row lie.
 struct Parts {
@@ -35,16 +36,21 @@ struct Counts {
   u32 total;
 };
 DEVICE Counts CountAllBlocks(const MergeArguments& a, i32 sequence) {
-  SHARED i32 sums[2][kThreads];
-  i32 before = 0, total = 0;
+  SHARED Counts sums[kWaves];
+  Counts mine = {0, 0};
   for (i32 i = static_cast<i32>(thread_id()); i < a.batch; i += kThreads) {
-    const i32 blocks = static_cast<i32>(CountBlocks(a, i));
-    total += blocks;
-    before += i < sequence ? blocks : 0;
+    const u32 blocks = CountBlocks(a, i);
+    mine.before += i < sequence ? blocks : 0;
+    mine.total += blocks;
   }
-  block_scan(before, sums[0]);
-  block_scan(total, sums[1]);
-  return {static_cast<u32>(sums[0][kThreads - 1]), static_cast<u32>(sums[1][kThreads - 1])};
+  sums[wave_id()] = {wave_sum(mine.before), wave_sum(mine.total)};
+  block_sync();
+  Counts all = {0, 0};
+  for (const Counts& wave : sums) {
+    all.before += wave.before;
+    all.total += wave.total;
+  }
+  return all;
 }
 
 // Of the results of our own kernels.
@@ -96,7 +102,20 @@ DEVICE Parts FindParts(const MergeArguments& a, i32 sequence, i32 query, i32 hea
   return parts;
 }
 
-// out[columns] and the log-sum-exp, the same in every thread.
+// The larger one, and NaN if there is one: it must come out.
+DEVICE f32 Larger(f32 x, f32 y) { return x > y || x != x ? x : y; }
+
+// Of a number in each thread, the same in all of them.
+DEVICE f32 BlockLargest(f32 x) {
+  SHARED f32 largest[kWaves];
+  x = reduce<kWaveSize>(x, Larger);
+  if (lane_id() == 0) largest[wave_id()] = x;
+  block_sync();
+  x = largest[0];
+  for (u32 i = 1; i < kWaves; ++i) x = Larger(x, largest[i]);
+  return x;
+}
+
 template <typename Store>
 DEVICE void Merge(const MergeArguments& a, Store store) {
   SHARED f32 weights[kThreads];
@@ -112,29 +131,33 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
   f32 top = -kInfinity, total = 0.0f;
   f32x4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
   for (i32 begin = 0; begin < parts.count; begin += kThreads) {
-    const i32 left = parts.count - begin;
-    const i32 count = left < static_cast<i32>(kThreads) ? left : static_cast<i32>(kThreads);
-    block_sync();  // the weights of the last round are still being read
-    if (static_cast<i32>(thread) < count) {
-      weights[thread] = a.partial_lse[parts.first + (begin + thread) * parts.stride];
-    }
-    block_sync();
-    f32 new_top = top;
-    // Negated, so that NaN is not passed over: it must come out.
-    for (i32 i = 0; i < count; ++i) new_top = !(weights[i] <= new_top) ? weights[i] : new_top;
+    const i32 mine = begin + static_cast<i32>(thread);
+    const bool exists = mine < parts.count;
+    const f32 lse = exists ? a.partial_lse[parts.first + mine * parts.stride] : -kInfinity;
+    block_sync();  // what the last round left is still being read
+    const f32 new_top = Larger(top, BlockLargest(lse));
     if (new_top == -kInfinity) continue;  // nothing but empty parts so far
     const f32 decay = exp(top - new_top);
     sum *= decay;
     total *= decay;
     top = new_top;
-    for (i32 i = 0; i < count; ++i) {
-      const f32 weight = exp(weights[i] - top);
-      if (weight == 0.0f) continue;  // an empty part may hold anything
-      total += weight;
-      if (!active) continue;
-      const i64 row = parts.first + (begin + i) * parts.stride;
-      const f32* values = a.partial + row * a.latent_dim + column;
-      sum += weight * *reinterpret_cast<const f32x4*>(values);
+    weights[thread] = exists ? exp(lse - top) : 0.0f;
+    block_sync();
+    for (u32 i = 0; i < kThreads && begin + static_cast<i32>(i) < parts.count; i += kLoads) {
+      f32x4 values[kLoads];
+#pragma unroll
+      for (u32 j = 0; j < kLoads; ++j) {
+        values[j] = f32x4{};
+        // An empty part may hold anything.
+        if (!active || weights[i + j] == 0.0f) continue;
+        const i64 row = parts.first + (begin + static_cast<i32>(i + j)) * parts.stride;
+        values[j] = *reinterpret_cast<const f32x4*>(a.partial + row * a.latent_dim + column);
+      }
+#pragma unroll
+      for (u32 j = 0; j < kLoads; ++j) {
+        total += weights[i + j];
+        sum += weights[i + j] * values[j];
+      }
     }
   }
 
