@@ -64,7 +64,8 @@ def decode(
       return_residuals: return the log-sum-exp of the scores as well.
       num_kv_splits: number of parts that each sequence's keys are cut into. A fixed number makes a
         sequence's result independent of the batch that it is in, to the bit ("xla" promises that
-        on the CPU only). None: chosen from static shapes. With metadata of mode "persistent", None.
+        on the CPU only). None: from static shapes for AITER's kernels; ours on GPUs share the keys
+        of all sequences evenly, by their lengths. With metadata of mode "persistent", None.
       head_plan: how AITER's kernels get a head count that they have no code for. None or "pad":
         heads are padded to the next native count. "rows": not padded, where the kernel takes the
         number of rows. The other implementations need neither and ignore it.
