@@ -116,12 +116,11 @@ def _is_large(number: Any) -> bool:
 def _count_workers(jobs: Any, units: int) -> int:
     """As many as there is room for, less a few if jobs of one length are then cut alike, or not.
 
-    What a cut costs, two partial results and their merge, is more than what a few idle units do.
+    What a cut costs, two partial results and their merge, is more than what a fifth of the units
+    adds: most of them are enough to use the whole bandwidth of the memory.
     """
     if not isinstance(jobs, int) or jobs < 1:
         return units
-    if jobs <= units:
-        return units - units % jobs
     each = -(-jobs // units)
-    even = jobs // each
-    return even if even * each == jobs and even >= 0.9 * units else units
+    even = jobs // each if each > 1 else units - units % jobs
+    return even if even * each % jobs == 0 and even >= 0.8 * units else units
