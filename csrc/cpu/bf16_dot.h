@@ -258,7 +258,7 @@ int Gather(TokenRows& rows, const char** keys) {
 }
 
 // float8 rows to bfloat16 ones at `widened`, of which `keys` are the addresses afterwards.
-void Widen(const Part& part, const Float8Table& table, int tokens, const char** ahead,
+void Widen(const Part& part, const Float8Table& table, int tokens, const char* const* ahead,
            char* widened, const char** keys) {
   const int64_t row_bytes = 2 * part.width;
   for (int t = 0; t < tokens; ++t) {
@@ -295,28 +295,25 @@ void Decode(const Part& part) {
   const bool float8 = part.kv_dtype != Dtype::kBfloat16;
   const Float8Table table(float8 ? part.kv_dtype : Dtype::kFloat8E4M3FN);
   TokenRows rows(part, part.begin);
-  const char* buffers[2][kBlock];
+  RowsAhead rows_ahead(part, part.begin + kBlock);
+  const char *keys[kBlock], *ahead[kBlock];
   Floats scores[kMaxQuads][kBlock / 4];
   alignas(64) uint32_t weights[kMaxQuads][kBlock / 2][kQuad];
-  const char **keys = buffers[0], **ahead = buffers[1];
-  int tokens = Gather(rows, keys);
   for (int64_t begin = part.begin; begin < part.end; begin += kBlock) {
-    const int tokens_ahead = Gather(rows, ahead);
-    for (int t = Padded(tokens_ahead); t < kBlock; ++t) ahead[t] = keys[0];  // nothing to fetch
-    const char* next[kBlock];
-    __builtin_memcpy(next, ahead, sizeof(next));
+    const int tokens = Gather(rows, keys);
+    rows_ahead.Take(kBlock, keys[0], ahead);
     if (float8) {
-      Widen(part, table, tokens, next, widened, keys);
-      for (const char*& row : next) row = keys[0];
+      Widen(part, table, tokens, ahead, widened, keys);
+      for (const char*& row : ahead) row = keys[0];  // fetched by now
     }
 
     const int padded = Padded(tokens);
     const float factor = part.factor;
     switch (quads) {
-      case 1: Scores<1>(keys, next, padded, packed, row_bytes, factor, scores); break;
-      case 2: Scores<2>(keys, next, padded, packed, row_bytes, factor, scores); break;
-      case 3: Scores<3>(keys, next, padded, packed, row_bytes, factor, scores); break;
-      default: Scores<4>(keys, next, padded, packed, row_bytes, factor, scores); break;
+      case 1: Scores<1>(keys, ahead, padded, packed, row_bytes, factor, scores); break;
+      case 2: Scores<2>(keys, ahead, padded, packed, row_bytes, factor, scores); break;
+      case 3: Scores<3>(keys, ahead, padded, packed, row_bytes, factor, scores); break;
+      default: Scores<4>(keys, ahead, padded, packed, row_bytes, factor, scores); break;
     }
     for (int n = 0; n < quads; ++n) {
       if (begin + padded > visible_to_all) Mask(part, n * kQuad, begin, padded, scores[n]);
@@ -332,10 +329,6 @@ void Decode(const Part& part) {
         default: Values<4>(keys, padded, weights[n], decay, part.latent_dim, sums); break;
       }
     }
-    const char** done = keys;
-    keys = ahead;
-    ahead = done;
-    tokens = tokens_ahead;
   }
   for (int r = 0; r < part.rows; ++r) {
     float* partial = part.partial + r * pitch;

@@ -61,6 +61,29 @@ class TokenRows {
   int64_t left_;
 };
 
+// The rows after those in use: the part's own from a token on, then the next part's.
+class RowsAhead {
+ public:
+  RowsAhead(const Part& part, int64_t token)
+      : own_(part, token),
+        next_(part.next ? *part.next : part, part.next ? part.next->begin : part.end),
+        rows_per_page_(4096 / (part.width * ItemSize(part.kv_dtype))) {}
+
+  // So many of them, with `used` where there are no more. A line is asked for in each 4 KB: their
+  // addresses are translated side by side then, where each by itself holds up what comes behind it.
+  void Take(int count, const char* used, const char** rows) {
+    for (int i = 0; i < count; ++i) {
+      rows[i] = own_.left() > 0 ? own_.Next() : next_.left() > 0 ? next_.Next() : used;
+    }
+    const int step = rows_per_page_ > 1 ? static_cast<int>(rows_per_page_) : 1;
+    for (int i = 0; i < count; i += step) _mm_prefetch(rows[i], _MM_HINT_T1);
+  }
+
+ private:
+  TokenRows own_, next_;
+  int64_t rows_per_page_;
+};
+
 inline void Prefetch(const char* row, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(row + i, _MM_HINT_T1);
 }

@@ -47,6 +47,7 @@ struct Part {
   float factor;               // from q . k to the exponent of 2
   float* partial;             // [rows, Pitch(latent_dim)], what comes out
   void* scratch;              // aligned to 64 bytes
+  const Part* next;           // whose first keys are fetched towards the end of this one, or none
 };
 
 // The parts of one row, to its output. The order is that of the parts, whoever computed them.

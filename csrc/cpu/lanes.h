@@ -171,7 +171,7 @@ inline void Narrow(Dtype dtype, void* array, int64_t index, Floats x) {
 #endif
 }
 
-inline int64_t ItemSize(Dtype dtype) {
+constexpr int64_t ItemSize(Dtype dtype) {
   if (dtype == Dtype::kFloat32) return 4;
   return dtype == Dtype::kBfloat16 || dtype == Dtype::kFloat16 ? 2 : 1;
 }

@@ -95,11 +95,15 @@ class Pieces {
   int64_t count() const { return count_; }
   bool failed() const { return failed_; }
 
-  // Takes pieces until there are none left.
-  void Work() {
-    for (int64_t piece; (piece = next_.fetch_add(1)) < count_;) {
-      Run(piece);
+  // Takes pieces until there are none left. While there are many, the next one before the one at hand
+  // is done: its first keys are fetched meanwhile.
+  void Work(int64_t threads) {
+    for (int64_t piece = next_.fetch_add(1); piece < count_;) {
+      const bool many = count_ - next_.load() > 2 * threads;
+      const int64_t following = many ? next_.fetch_add(1) : count_;
+      Run(piece, following);
       done_.fetch_add(1, std::memory_order_release);
+      piece = many ? following : next_.fetch_add(1);
     }
   }
 
@@ -121,21 +125,38 @@ class Pieces {
     return call_.workspace + index * cpu::Pitch(call_.latent_dim);
   }
 
-  void Run(int64_t piece) {
-    const int64_t sequence =
-        std::upper_bound(first_piece_.begin(), first_piece_.end(), piece) - first_piece_.begin() -
-        1;
+  struct Piece {
+    int64_t sequence, part, tile;
+  };
+
+  Piece Find(int64_t piece) const {
+    const auto after = std::upper_bound(first_piece_.begin(), first_piece_.end(), piece);
+    const int64_t sequence = after - first_piece_.begin() - 1;
     const int64_t within = piece - first_piece_[sequence];
-    const int64_t part = within / tiles_, tile = within % tiles_;
-    Decode(sequence, part, tile);
-    if (left_[sequence * tiles_ + tile].fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      Merge(sequence, tile);
+    return {sequence, within / tiles_, within % tiles_};
+  }
+
+  void Run(int64_t index, int64_t following) {
+    static thread_local Scratch scratch;
+    const Piece piece = Find(index);
+    cpu::Part part = Describe(piece), next;
+    if (following < count_) {
+      next = Describe(Find(following));
+      part.next = &next;
+    }
+    part.scratch = scratch.AtLeast(cpu::ScratchBytes(call_.width));
+    if (part.scratch != nullptr) {
+      kernel_.decode(part);
+    } else {
+      failed_ = true;
+    }
+    if (left_[piece.sequence * tiles_ + piece.tile].fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      Merge(piece.sequence, piece.tile);
     }
   }
 
-  void Decode(int64_t sequence, int64_t part, int64_t tile) {
-    static thread_local Scratch scratch;
-    const int64_t first_row = tile * cpu::kRowTile;
+  cpu::Part Describe(const Piece& piece) const {
+    const int64_t sequence = piece.sequence, first_row = piece.tile * cpu::kRowTile;
     const int64_t length = call_.length(sequence), tokens = PartTokens(sequence);
     cpu::Part p = {};
     p.q = call_.q + (sequence * call_.rows() + first_row) * call_.width * call_.q_bytes;
@@ -147,20 +168,15 @@ class Pieces {
     p.page_size = call_.page_size;
     p.width = call_.width;
     p.latent_dim = call_.latent_dim;
-    p.begin = part * tokens;
+    p.begin = piece.part * tokens;
     p.end = std::min(length, p.begin + tokens);
     p.rows = static_cast<int>(std::min<int64_t>(cpu::kRowTile, call_.rows() - first_row));
     for (int i = 0; i < p.rows; ++i) {
       p.visible[i] = length - call_.q_len + 1 + (first_row + i) / call_.heads;
     }
     p.factor = call_.factor;
-    p.partial = Partial(sequence, part, first_row);
-    p.scratch = scratch.AtLeast(cpu::ScratchBytes(call_.width));
-    if (p.scratch == nullptr) {
-      failed_ = true;
-      return;
-    }
-    kernel_.decode(p);
+    p.partial = Partial(sequence, piece.part, first_row);
+    return p;
   }
 
   void Merge(int64_t sequence, int64_t tile) {
@@ -265,9 +281,9 @@ ffi::Error DecodeCpu(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k
 
   // Shared with the threads, which may come after all is done.
   const auto pieces = std::make_shared<Pieces>(call, *kernel);
-  const int64_t helpers = std::min(threads.num_threads(), pieces->count()) - 1;
-  for (int64_t i = 0; i < helpers; ++i) threads.Schedule([pieces] { pieces->Work(); });
-  pieces->Work();
+  const int64_t workers = std::min(threads.num_threads(), pieces->count());
+  for (int64_t i = 1; i < workers; ++i) threads.Schedule([=] { pieces->Work(workers); });
+  pieces->Work(workers);
   pieces->Wait();
   if (pieces->failed()) {
     return MakeError(ffi::ErrorCode::kResourceExhausted, "jax_mla decode: out of memory");
