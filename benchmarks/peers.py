@@ -448,6 +448,7 @@ def portable_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> 
     """Fields of csrc/kernels/decode.h; those of the merge are in merge.h."""
     point = operands.point
     partial, partial_lse, out, lse = fields[6:10]
+    many = plan.workers > 7 * point.batch * plan.row_tiles  # as csrc/ffi/merge.cc has it
     merge = Arguments(
         partial, partial_lse, operands.lengths, None, fields[5], out, lse, point.batch,
         point.q_len, point.heads, 1, point.heads, 1, plan.num_kv_splits, plan.kv_block,
@@ -458,7 +459,12 @@ def portable_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> 
     rows = (point.heads, point.q_len, point.batch)
     return [
         Stage(function("decode", name), (plan.workers, 1, 1), 256, Arguments(*fields)),
-        Stage(function("merge", "jax_mla_merge_bf16"), rows, 128, merge),
+        Stage(
+            function("merge", "jax_mla_merge_bf16" + "_many" * many),
+            rows,
+            512 if many else 128,
+            merge,
+        ),
     ]
 
 

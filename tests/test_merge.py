@@ -8,10 +8,10 @@ import pytest
 from gpu import AMD, DEVICES, Launch, pack, run_on
 from merging import DTYPES, Problem
 
-THREADS = 128
+THREADS = {"": 128, "_many": 512}  # of the kernels for few parts of a row and for many
 
 
-def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, np.ndarray, Any]:
+def run(problem: Problem, device: str, dtype: str, kind: str) -> tuple[np.ndarray, np.ndarray, Any]:
     shape = (len(problem.lengths), problem.q_len, problem.heads)
     guard = 64  # elements after each result, which must stay as they are
     out = np.full(int(np.prod(shape)) * problem.latent_dim + guard, -77.0).astype(DTYPES[dtype])
@@ -38,9 +38,9 @@ def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, 
     )  # fmt: skip
     launch = Launch(
         source="merge",
-        kernel=f"jax_mla_merge_{dtype}",
+        kernel=f"jax_mla_merge_{dtype}{kind}",
         grid=(problem.heads, problem.q_len, len(problem.lengths)),
-        threads=THREADS,
+        threads=THREADS[kind],
         arrays=arrays,
         arguments=lambda at: pack([*(("P", at.get(name, 0)) for name in names), *numbers]),
     )
@@ -51,8 +51,9 @@ def run(problem: Problem, device: str, dtype: str = "f32") -> tuple[np.ndarray, 
 
 
 def check(problem: Problem, device: str, dtype: str = "f32") -> Any:
-    out, lse, counters = run(problem, device, dtype)
-    problem.check(out, lse, dtype)
+    for kind in THREADS:
+        out, lse, counters = run(problem, device, dtype, kind)
+        problem.check(out, lse, dtype)
     return counters
 
 
@@ -70,8 +71,9 @@ def test_dtypes(dtype: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", THREADS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_part_is_rounded_to_nearest_even(dtype: str, device: str) -> None:
+def test_one_part_is_rounded_to_nearest_even(dtype: str, kind: str, device: str) -> None:
     """Its weight is exactly 1, so every bit is known; ties, subnormals and infinity among them."""
     problem = Problem([16], heads=1, head_stride=16, splits=1)
     edges = [1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-9, 1 + 2**-11, 1 + 3 * 2**-11, 65520.0, 65519.9]
@@ -79,7 +81,7 @@ def test_one_part_is_rounded_to_nearest_even(dtype: str, device: str) -> None:
     problem.partial[0, 0, 0, 0, : len(edges)] = edges
     if dtype == "f16":
         problem.partial[0, 0, 0, 0] = np.clip(problem.partial[0, 0, 0, 0], -1e6, 1e6)
-    out, lse, _ = run(problem, device, dtype)
+    out, lse, _ = run(problem, device, dtype, kind)
     with np.errstate(over="ignore"):
         expected = problem.partial[0, 0, 0, 0].astype(DTYPES[dtype])
     bits = np.dtype(f"uint{8 * expected.dtype.itemsize}")
@@ -128,13 +130,14 @@ def test_empty_parts_weigh_nothing(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("part", [0, 2, 4])
-def test_nan_comes_out(part: int, device: str) -> None:
+@pytest.mark.parametrize("kind", THREADS)
+@pytest.mark.parametrize("part", [0, 2, 4, 39])
+def test_nan_comes_out(part: int, kind: str, device: str) -> None:
     """Of a cache or queries that hold it: in the rows that it belongs to, and in no other."""
-    problem = Problem([100, 100, 16], splits=5)
+    problem = Problem([640, 640, 16], splits=40)
     problem.lse[0, :, part] = np.nan
     problem.lse[2, :, 0] = np.nan  # the only part there is
-    out, lse, _ = run(problem, device)
+    out, lse, _ = run(problem, device, "f32", kind)
     assert np.isnan(out[[0, 2]]).all() and np.isnan(lse[[0, 2]]).all()
     assert np.isfinite(out[1]).all() and np.isfinite(lse[1]).all()
 

@@ -31,10 +31,13 @@ namespace ffi = xla::ffi;
 
 constexpr char kOp[] = "merge";
 
-const char* KernelName(ffi::DataType out) {
-  if (out == ffi::DataType::BF16) return "jax_mla_merge_bf16";
-  if (out == ffi::DataType::F16) return "jax_mla_merge_f16";
-  return out == ffi::DataType::F32 ? "jax_mla_merge_f32" : nullptr;
+const char* KernelName(ffi::DataType out, bool many) {
+  switch (out) {
+    case ffi::DataType::BF16: return many ? "jax_mla_merge_bf16_many" : "jax_mla_merge_bf16";
+    case ffi::DataType::F16: return many ? "jax_mla_merge_f16_many" : "jax_mla_merge_f16";
+    case ffi::DataType::F32: return many ? "jax_mla_merge_f32_many" : "jax_mla_merge_f32";
+    default: return nullptr;
+  }
 }
 
 ffi::Error CheckPlan(const MergeArguments& a) {
@@ -87,7 +90,7 @@ ffi::Error Merge(const Launcher& launcher, ffi::RemainingArgs operands, ffi::Rem
   Buffers out(kOp, results);
   JAX_MLA_RETURN_IF_ERROR(out.Next("out", {a.batch, a.q_len, kAny, a.latent_dim}, {}, buffer));
   const ffi::DataType out_dtype = buffer->element_type();
-  if (KernelName(out_dtype) == nullptr) {
+  if (KernelName(out_dtype, false) == nullptr) {
     return InvalidArgument("jax_mla merge: out: expected dtype BF16, F16 or F32, got ", out_dtype);
   }
   a.out = Data<void>(buffer);
@@ -104,6 +107,17 @@ ffi::Error Merge(const Launcher& launcher, ffi::RemainingArgs operands, ffi::Rem
   return status.ok() ? ffi::Error::Success() : FailedPrecondition(kOp, status);
 }
 
+// Whether there are more than a few parts to a row, on average. With fixed splits that does not
+// depend on the batch: nor do the bits then.
+bool HasManyParts(const MergeArguments& a, int64_t partial_rows) {
+  constexpr int kFew = 8;
+  const bool own = a.tile_rows > 0;
+  const int64_t tile_rows = own ? a.tile_rows : a.group_rows;
+  const int64_t tiles = own ? (int64_t{a.q_len} * a.heads + tile_rows - 1) / tile_rows
+                            : int64_t{a.groups} * a.q_len;
+  return partial_rows > kFew * a.batch * tiles * tile_rows;
+}
+
 }  // namespace
 
 Status LaunchMerge(const Launcher& launcher, const MergeArguments& a, ffi::DataType out_dtype,
@@ -113,8 +127,9 @@ Status LaunchMerge(const Launcher& launcher, const MergeArguments& a, ffi::DataT
   const size_t row_bytes = a.latent_dim * sizeof(float);
   const Grid grid{static_cast<uint32_t>(a.heads), static_cast<uint32_t>(a.q_len),
                   static_cast<uint32_t>(a.batch)};
+  const bool many = HasManyParts(a, partial_rows);
   return launcher.Launch(
-      "merge", KernelName(out_dtype), grid, kMergeThreads, a,
+      "merge", KernelName(out_dtype, many), grid, many ? kMergeManyThreads : kMergeThreads, a,
       {{"partial", a.partial, partial_rows * row_bytes, Extent::kRead},
        {"partial_lse", a.partial_lse, partial_rows * sizeof(float), Extent::kRead},
        {"lengths", a.lengths, a.batch * sizeof(int), Extent::kRead},

@@ -36,7 +36,9 @@ struct MergeArguments {
   int part_blocks;                // the same: kernels/shares.h
 };
 
-// One block of threads to an output row; grid (heads, q_len, batch).
+// One block of threads to an output row; grid (heads, q_len, batch). The kernels "_many" have more
+// threads, and take many parts of a row in less time.
 constexpr int kMergeThreads = 128;
+constexpr int kMergeManyThreads = 512;
 
 }  // namespace jax_mla

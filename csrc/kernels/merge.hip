@@ -8,10 +8,10 @@
 namespace jax_mla {
 namespace {
 
-constexpr u32 kThreads = kMergeThreads, kWaves = kThreads / kWaveSize;
-constexpr u32 kColumns = 4;  // that a thread merges
-constexpr u32 kLoads = 8;    // parts of them that it has on their way
-static_assert(kThreads % kLoads == 0);
+constexpr u32 kTeam = kMergeThreads;  // threads that take a part, all columns of it
+constexpr u32 kColumns = 4;           // that a thread merges
+constexpr u32 kLoads = 8;             // parts of them that it has on their way
+static_assert(kTeam % kLoads == 0);
 
 // Where the partial results of one output row lie.
 struct Parts {
@@ -35,12 +35,13 @@ struct Counts {
   u32 before;
   u32 total;
 };
+template <u32 threads>
 DEVICE Counts CountAllBlocks(const MergeArguments& a, i32 sequence) {
-  SHARED Counts sums[kWaves];
+  SHARED Counts sums[threads / kWaveSize];
   Counts mine = {0, 0};
-  for (i32 i = static_cast<i32>(thread_id()); i < a.batch; i += kThreads) {
-    const u32 blocks = CountBlocks(a, i);
-    mine.before += i < sequence ? blocks : 0;
+  for (u32 i = thread_id(); i < static_cast<u32>(a.batch); i += threads) {
+    const u32 blocks = CountBlocks(a, static_cast<i32>(i));
+    mine.before += i < static_cast<u32>(sequence) ? blocks : 0;
     mine.total += blocks;
   }
   sums[wave_id()] = {wave_sum(mine.before), wave_sum(mine.total)};
@@ -54,6 +55,7 @@ DEVICE Counts CountAllBlocks(const MergeArguments& a, i32 sequence) {
 }
 
 // Of the results of our own kernels.
+template <u32 threads>
 DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 head) {
   const u32 tile_rows = static_cast<u32>(a.tile_rows);
   const u32 all = static_cast<u32>(a.q_len * a.heads), tiles = (all + tile_rows - 1) / tile_rows;
@@ -63,7 +65,7 @@ DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 
   const u32 splits = static_cast<u32>(a.num_splits);
   u32 first = job * splits, count = blocks < splits ? blocks : splits;
   if (splits == 0) {
-    const Counts counts = CountAllBlocks(a, sequence);
+    const Counts counts = CountAllBlocks<threads>(a, sequence);
     const Shares shares = share_blocks(counts.total * tiles, static_cast<u32>(a.workers),
                                        static_cast<u32>(a.part_blocks));
     const u32 begin = counts.before * tiles + tile * blocks;
@@ -76,8 +78,9 @@ DEVICE Parts FindOwnParts(const MergeArguments& a, i32 sequence, i32 query, i32 
           static_cast<i32>(count), count == 1};
 }
 
+template <u32 threads>
 DEVICE Parts FindParts(const MergeArguments& a, i32 sequence, i32 query, i32 head) {
-  if (a.tile_rows > 0) return FindOwnParts(a, sequence, query, head);
+  if (a.tile_rows > 0) return FindOwnParts<threads>(a, sequence, query, head);
   const i32 row = head * a.head_stride;
   const i32 group = row / a.group_rows;
   const i32 seen = ClampLength(a, a.lengths[sequence]) - a.q_len + query + 1;
@@ -105,45 +108,59 @@ DEVICE Parts FindParts(const MergeArguments& a, i32 sequence, i32 query, i32 hea
 // The larger one, and NaN if there is one: it must come out.
 DEVICE f32 Larger(f32 x, f32 y) { return x > y || x != x ? x : y; }
 
-// Of a number in each thread, the same in all of them.
-DEVICE f32 BlockLargest(f32 x) {
-  SHARED f32 largest[kWaves];
-  x = reduce<kWaveSize>(x, Larger);
-  if (lane_id() == 0) largest[wave_id()] = x;
+DEVICE f32 Plus(f32 x, f32 y) { return x + y; }
+
+// Numbers of all threads put together, the same in all of them.
+template <u32 threads, f32 (*together)(f32, f32)>
+DEVICE f32 BlockReduce(f32 x) {
+  SHARED f32 waves[threads / kWaveSize];
+  x = reduce<kWaveSize>(x, together);
+  if (lane_id() == 0) waves[wave_id()] = x;
   block_sync();
-  x = largest[0];
-  for (u32 i = 1; i < kWaves; ++i) x = Larger(x, largest[i]);
+  x = waves[0];
+  for (u32 i = 1; i < threads / kWaveSize; ++i) x = together(x, waves[i]);
   return x;
 }
 
-template <typename Store>
-DEVICE void Merge(const MergeArguments& a, Store store) {
-  SHARED f32 weights[kThreads];
+DEVICE void StoreBf16(void* out, i64 at, f32x4 x) {
+  *reinterpret_cast<bf16x4*>(static_cast<bf16*>(out) + at) = to_bf16(x);
+}
+DEVICE void StoreF16(void* out, i64 at, f32x4 x) {
+  *reinterpret_cast<f16x4*>(static_cast<f16*>(out) + at) = to_f16(x);
+}
+DEVICE void StoreF32(void* out, i64 at, f32x4 x) {
+  *reinterpret_cast<f32x4*>(static_cast<f32*>(out) + at) = x;
+}
+
+template <u32 threads, void (*store)(void*, i64, f32x4)>
+DEVICE void Merge(const MergeArguments& a) {
+  constexpr u32 kTeams = threads / kTeam;  // which take parts in turn
+  SHARED f32 weights[threads];
+  SHARED f32x4 sums[kTeams][kTeam];
   const i32 head = static_cast<i32>(block_id_x());
   const i32 query = static_cast<i32>(block_id_y());
   const i32 sequence = static_cast<i32>(block_id_z());
-  const u32 thread = thread_id();
-  const u32 column = thread * kColumns;
+  const u32 thread = thread_id(), team = thread / kTeam, column = thread % kTeam * kColumns;
   const bool active = column < static_cast<u32>(a.latent_dim);
-  const Parts parts = FindParts(a, sequence, query, head);
+  const Parts parts = FindParts<threads>(a, sequence, query, head);
   if (parts.done) return;
 
   f32 top = -kInfinity, total = 0.0f;
-  f32x4 sum = {0.0f, 0.0f, 0.0f, 0.0f};
-  for (i32 begin = 0; begin < parts.count; begin += kThreads) {
+  f32x4 sum = {0.0f, 0.0f, 0.0f, 0.0f};  // of the team's parts
+  for (i32 begin = 0; begin < parts.count; begin += threads) {
     const i32 mine = begin + static_cast<i32>(thread);
     const bool exists = mine < parts.count;
     const f32 lse = exists ? a.partial_lse[parts.first + mine * parts.stride] : -kInfinity;
     block_sync();  // what the last round left is still being read
-    const f32 new_top = Larger(top, BlockLargest(lse));
+    const f32 new_top = Larger(top, BlockReduce<threads, Larger>(lse));
     if (new_top == -kInfinity) continue;  // nothing but empty parts so far
     const f32 decay = exp(top - new_top);
-    sum *= decay;
-    total *= decay;
     top = new_top;
     weights[thread] = exists ? exp(lse - top) : 0.0f;
-    block_sync();
-    for (u32 i = 0; i < kThreads && begin + static_cast<i32>(i) < parts.count; i += kLoads) {
+    total = total * decay + BlockReduce<threads, Plus>(weights[thread]);
+    sum *= decay;
+    const u32 left = static_cast<u32>(parts.count - begin), count = left < threads ? left : threads;
+    for (u32 i = team * kLoads; i < count; i += kTeams * kLoads) {
       f32x4 values[kLoads];
 #pragma unroll
       for (u32 j = 0; j < kLoads; ++j) {
@@ -154,37 +171,31 @@ DEVICE void Merge(const MergeArguments& a, Store store) {
         values[j] = *reinterpret_cast<const f32x4*>(a.partial + row * a.latent_dim + column);
       }
 #pragma unroll
-      for (u32 j = 0; j < kLoads; ++j) {
-        total += weights[i + j];
-        sum += weights[i + j] * values[j];
-      }
+      for (u32 j = 0; j < kLoads; ++j) sum += weights[i + j] * values[j];
     }
   }
+  sums[team][thread % kTeam] = sum;
+  block_sync();
+  if (team > 0) return;
+  for (u32 i = 1; i < kTeams; ++i) sum += sums[i][thread];
 
   const i64 row = (static_cast<i64>(sequence) * a.q_len + query) * a.heads + head;
   const bool empty = total == 0.0f;
   f32 factor = empty ? 0.0f : 1.0f / total;
   if (a.out_scale != nullptr) factor *= *a.out_scale;
-  if (active) store(row * a.latent_dim + column, sum * factor);
+  if (active) store(a.out, row * a.latent_dim + column, sum * factor);
   if (thread == 0) a.lse[row] = empty ? -kInfinity : top + log(total);
 }
 
 }  // namespace
 
-KERNEL(kMergeThreads, 4) jax_mla_merge_bf16(MergeArguments a) {
-  Merge(a, [&](i64 at, f32x4 x) {
-    *reinterpret_cast<bf16x4*>(static_cast<bf16*>(a.out) + at) = to_bf16(x);
-  });
-}
-
-KERNEL(kMergeThreads, 4) jax_mla_merge_f16(MergeArguments a) {
-  Merge(a, [&](i64 at, f32x4 x) {
-    *reinterpret_cast<f16x4*>(static_cast<f16*>(a.out) + at) = to_f16(x);
-  });
-}
-
-KERNEL(kMergeThreads, 4) jax_mla_merge_f32(MergeArguments a) {
-  Merge(a, [&](i64 at, f32x4 x) { *reinterpret_cast<f32x4*>(static_cast<f32*>(a.out) + at) = x; });
-}
+#define MERGE(name, threads, store) \
+  KERNEL(threads, 1) jax_mla_merge_##name(MergeArguments a) { Merge<threads, store>(a); }
+MERGE(bf16, kMergeThreads, StoreBf16)
+MERGE(bf16_many, kMergeManyThreads, StoreBf16)
+MERGE(f16, kMergeThreads, StoreF16)
+MERGE(f16_many, kMergeManyThreads, StoreF16)
+MERGE(f32, kMergeThreads, StoreF32)
+MERGE(f32_many, kMergeManyThreads, StoreF32)
 
 }  // namespace jax_mla
