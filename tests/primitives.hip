@@ -60,6 +60,8 @@ KERNEL(kThreads, 1) shuffles(const u32* x, const u32* lanes, u32* y) {
   y[thread_id()] = shuffle(x[thread_id()], lanes[thread_id()]);
 }
 
+KERNEL(kThreads, 1) firsts(const u32* x, u32* y) { y[thread_id()] = first_of_8(x[thread_id()]); }
+
 // y[mask] for every mask.
 template <u32 mask>
 DEVICE void xor_from(u32 x, u32* y) {
@@ -118,12 +120,13 @@ MULTIPLY(bf16, 32)
 MULTIPLY(f16, 32)
 #endif
 
-// A tile [16, depth] from shared memory, and the transpose of one [depth, 16]: rows lie apart, and
-// the odd ones have pieces of 16 bytes in pairs the other way round.
+// A tile [16, depth] from shared memory, and the transpose of one [depth, 128] in 8 operands: rows
+// lie apart, and the odd ones have pieces of 16 bytes in pairs the other way round.
+constexpr u32 kTransposed = 8;
 template <bool transposed, typename Element, u32 depth>
 DEVICE void load(const Element* tile, Element* out) {
   constexpr u32 kPiece = 16 / sizeof(Element), kRows = transposed ? depth : 16;
-  constexpr u32 kColumns = transposed ? 16 : depth, kStride = kColumns + kPiece;
+  constexpr u32 kColumns = transposed ? 16 * kTransposed : depth, kStride = kColumns + kPiece;
   SHARED __attribute__((aligned(16))) Element shared[kRows * kStride];
   const auto at = [&](u32 row, u32 column) {
     return shared + row * kStride + (column ^ row % 2 * kPiece);
@@ -132,14 +135,21 @@ DEVICE void load(const Element* tile, Element* out) {
     *at(i / kColumns, i % kColumns) = tile[i];
   }
   block_sync();
-  Operand<Element, depth> x;
+  using Part = Operand<Element, depth>;
   if constexpr (transposed) {
-    x = load_transposed<Element, depth>(at);
+    Part x[kTransposed];
+    load_transposed(at, x);
+    for (u32 n = 0; n < kTransposed; ++n) {
+      for (u32 i = 0; i < sizeof(Part) / sizeof(Element); ++i) {
+        const u32 row = transposed_column(n, operand_row(i));
+        out[row * depth + operand_column<depth>(i)] = x[n][i];
+      }
+    }
   } else {
-    x = load_operand<Element, depth>(at);
-  }
-  for (u32 i = 0; i < sizeof(x) / sizeof(Element); ++i) {
-    out[operand_row(i) * depth + operand_column<depth>(i)] = x[i];
+    const auto x = load_operand<Element, depth>(at);
+    for (u32 i = 0; i < sizeof(Part) / sizeof(Element); ++i) {
+      out[operand_row(i) * depth + operand_column<depth>(i)] = x[i];
+    }
   }
 }
 

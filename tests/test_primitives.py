@@ -241,6 +241,14 @@ def test_shuffle(device: str) -> None:
 
 
 @on_devices
+def test_first_of_8(device: str) -> None:
+    x = np.random.default_rng(0).integers(0, 2**32, THREADS, np.uint32)
+    y = poisoned(THREADS, np.uint32)
+    run(device, "firsts", [x], [y])
+    np.testing.assert_array_equal(y, x.reshape(-1, 8)[:, :1].repeat(8, 1).ravel())
+
+
+@on_devices
 def test_shuffle_xor_of_every_mask(device: str) -> None:
     size = wave_size(device)
     x = np.random.default_rng(0).integers(0, 2**32, THREADS, np.uint32)
@@ -356,8 +364,9 @@ def test_products(exact: bool, device: str, kernel: str) -> None:
 def test_operands_from_shared_memory(device: str, kernel: str) -> None:
     *_, name, depth = kernel.split("_")
     dtype = np.uint8 if name == "fp8" else np.uint16
-    rows = np.random.default_rng(0).permutation(16 * int(depth)).astype(dtype)
-    rows = rows.reshape(16, int(depth))
+    count = 128 if "transposed" in kernel else 16
+    rows = np.random.default_rng(0).permutation(count * int(depth)).astype(dtype)
+    rows = rows.reshape(count, int(depth))
     tile = np.ascontiguousarray(rows.T) if "transposed" in kernel else rows
     out = poisoned(rows.shape, dtype)
     run(device, kernel, [tile], [out], threads=wave_size(device))

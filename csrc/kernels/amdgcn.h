@@ -25,6 +25,8 @@ DEVICE void block_sync() {
   __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup");
 }
 
+DEVICE void keep_order() { __builtin_amdgcn_sched_barrier(0); }
+
 // The hardware's, about one unit in the last place.
 DEVICE f32 exp2(f32 x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE f32 log2(f32 x) { return __builtin_amdgcn_logf(x); }
@@ -35,6 +37,12 @@ DEVICE u32 shuffle(u32 x, u32 lane) { return __builtin_amdgcn_ds_bpermute(lane *
 template <u32 control>
 DEVICE u32 from_lane(u32 x) {
   return __builtin_amdgcn_mov_dpp(x, control, 0xf, 0xf, true);
+}
+
+DEVICE u32 first_of_8(u32 x) {
+  constexpr u32 kFirstOf4 = 0, kShift4 = 0x114, kOddQuads = 0xa;
+  x = from_lane<kFirstOf4>(x);
+  return __builtin_amdgcn_update_dpp(x, x, kShift4, 0xf, kOddQuads, false);
 }
 
 template <u32 mask>
@@ -115,22 +123,45 @@ DEVICE Operand<Element, depth> load_operand(At at) {
   return *reinterpret_cast<const Part*>(at(operand_row(0), operand_column<depth>(0)));
 }
 
-template <typename Element, u32 depth, typename At>
-DEVICE Operand<Element, depth> load_transposed(At at) {
-  static_assert(sizeof(Element) == 2);
-  Operand<Element, depth> x;
+#ifdef __gfx950__
+DEVICE u32 transposed_column(u32 operand, u32 row) { return operand * 16 + row; }
+#else
+// 4 neighbours in a row, which one load brings, go to 4 operands.
+DEVICE u32 transposed_column(u32 operand, u32 row) {
+  return operand / 4 * 64 + row * 4 + operand % 4;
+}
+#endif
+
+template <typename Element, u32 size, u32 count, typename At>
+DEVICE void load_transposed(At at, vector<Element, size> (&operands)[count]) {
+  static_assert(sizeof(Element) == 2 && count % 4 == 0);
+  constexpr u32 kDepth = size * 4;
+  using Four = vector<Element, 4>;
 #ifdef __gfx950__
   // Of 4 rows of 16, that 16 lanes point to piece by piece, each of these gets a column.
-  for (u32 i = 0; i < depth / 4; i += 4) {
-    using Lds = __attribute__((address_space(3))) vector<short, 4>;
-    const u32 row = operand_column<depth>(i) + lane_id() % 16 / 4;
-    const auto part = __builtin_amdgcn_ds_read_tr16_b64_v4i16((Lds*)at(row, lane_id() % 4 * 4));
-    for (u32 j = 0; j < 4; ++j) x[i + j] = __builtin_bit_cast(vector<Element, 4>, part)[j];
+  using Lds = __attribute__((address_space(3))) vector<short, 4>;
+#pragma unroll
+  for (u32 n = 0; n < count; ++n) {
+#pragma unroll
+    for (u32 i = 0; i < size; i += 4) {
+      const u32 row = operand_column<kDepth>(i) + lane_id() % 16 / 4;
+      const u32 column = n * 16 + lane_id() % 4 * 4;
+      const auto x =
+          __builtin_bit_cast(Four, __builtin_amdgcn_ds_read_tr16_b64_v4i16((Lds*)at(row, column)));
+      for (u32 j = 0; j < 4; ++j) operands[n][i + j] = x[j];
+    }
   }
 #else
-  for (u32 i = 0; i < depth / 4; ++i) x[i] = *at(operand_column<depth>(i), operand_row(i));
+#pragma unroll
+  for (u32 n = 0; n < count; n += 4) {
+#pragma unroll
+    for (u32 i = 0; i < size; ++i) {
+      const auto* place = at(operand_column<kDepth>(i), transposed_column(n, operand_row(i)));
+      const Four x = *reinterpret_cast<const Four*>(place);
+      for (u32 j = 0; j < 4; ++j) operands[n + j][i] = x[j];
+    }
+  }
 #endif
-  return x;
 }
 
 DEVICE Result multiply_add(Operand<bf16, 16> a, Operand<bf16, 16> b, Result c) {

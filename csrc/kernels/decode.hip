@@ -29,7 +29,7 @@ constexpr u32 kParts = kWaves / kKeyTiles;             // of the width, in a pro
 constexpr u32 kSoftmaxLanes = kDecodeThreads / kRows;  // that share a row
 constexpr u32 kLaneKeys = kKeys / kSoftmaxLanes;
 constexpr u32 kResultSize = sizeof(Result) / sizeof(f32);
-static_assert(kKeys * kRowThreads == kDecodeThreads && kRows <= kKeys);
+static_assert(kKeys * kRowThreads == kDecodeThreads && kRows <= kKeys && kRowThreads == 8);
 
 // What the waves hand to one another.
 template <typename Element, u32 width>
@@ -67,8 +67,7 @@ DEVICE Place LookUp(const DecodeArguments& a, const Segment& s, u32 key, u32 end
 // The cache's row there, null where none is.
 template <typename Element, u32 width>
 DEVICE const Element* FindRow(const DecodeArguments& a, const Place& place) {
-  const u32 reader = lane_id() / kRowThreads * kRowThreads;
-  i32 page = static_cast<i32>(shuffle(static_cast<u32>(place.page), reader));
+  i32 page = static_cast<i32>(first_of_8(static_cast<u32>(place.page)));
   if (!place.exists) return nullptr;
   page = page < 0 ? 0 : page >= a.pages ? a.pages - 1 : page;
   const i64 token = static_cast<i64>(page) * a.page_size + place.in_page;
@@ -93,25 +92,33 @@ DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, con
   const u32 read_row_of = thread / kRowThreads;  // of a block of keys, or of q
   const u32 softmax_row = thread / kSoftmaxLanes, softmax_lane = thread % kSoftmaxLanes;
   Place place = LookUp(a, s, begin + read_row_of, end);
-  auto keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
+  RowPieces<Kv, kWidth> keys = {};
+  read_row(keys, FindRow<Kv, kWidth>(a, place));
   place = LookUp(a, s, begin + kKeys + read_row_of, end);
 
   // q takes the way that keys take.
   const u32 q_row = first_row + read_row_of;
   const bool has_q = read_row_of < kRows && q_row < all;
   const Q* q_at = static_cast<const Q*>(a.q) + (static_cast<i64>(s.sequence) * all + q_row) * kWidth;
+  RowPieces<Q, kWidth> q_pieces = {};
+  read_row(q_pieces, has_q ? q_at : nullptr);
   block_sync();  // nobody reads what a segment before this one left
-  write_row(shared.keys[read_row_of], read_row<Q, kWidth>(has_q ? q_at : nullptr));
+  write_row(shared.keys[read_row_of], q_pieces);
   block_sync();
   const u32 key_tile = wave % kKeyTiles * 16, part = wave / kKeyTiles;
-  Part q[kOwnSteps];
+  const u32 first_column = wave * kOwnColumns;
+  const auto for_own_steps = [&](auto use) {
 #pragma unroll
-  for (u32 i = 0; i < kOwnSteps; ++i) {
-    const u32 step = i * kParts + part;
-    if (kSteps % kParts != 0 && step >= kSteps) continue;
+    for (u32 i = 0; i < kOwnSteps; ++i) {
+      const u32 step = i * kParts + part;
+      if (kSteps % kParts == 0 || step < kSteps) use(i, step);
+    }
+  };
+  Part q[kOwnSteps];
+  for_own_steps([&](u32 i, u32 step) {
     q[i] = load_operand<Element, kDepth>(
         [&](u32 row, u32 column) { return &shared.keys[row][step * kDepth + column]; });
-  }
+  });
 
   const u32 seen = CountKeys(a, s, first_row + softmax_row);
   Softmax<kSoftmaxLanes> softmax;
@@ -121,22 +128,18 @@ DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, con
     block_sync();  // nobody reads the rows before these any more
     write_row(shared.keys[read_row_of], keys);
     block_sync();
-    const u32 next = begin + kKeys;
-    if (next < end) {
-      keys = read_row<Kv, kWidth>(FindRow<Kv, kWidth>(a, place));
-      place = LookUp(a, s, next + kKeys + read_row_of, end);
-    }
-
-    Result products = {};
-#pragma unroll
-    for (u32 i = 0; i < kOwnSteps; ++i) {
-      const u32 step = i * kParts + part;
-      if (kSteps % kParts != 0 && step >= kSteps) continue;
-      const auto k = load_operand<Element, kDepth>([&](u32 row, u32 column) {
+    Part k[kOwnSteps];
+    for_own_steps([&](u32 i, u32 step) {
+      k[i] = load_operand<Element, kDepth>([&](u32 row, u32 column) {
         return &shared.keys[key_tile + row][step * kDepth + column];
       });
-      products = multiply_add(k, q[i], products);
-    }
+    });
+    // Keys beyond the last leave the ones before in registers, which will weigh nothing.
+    read_row(keys, FindRow<Kv, kWidth>(a, place));
+    place = LookUp(a, s, begin + 2 * kKeys + read_row_of, end);
+    keep_order();  // all loads on their way before the first product
+    Result products = {};
+    for_own_steps([&](u32 i, u32) { products = multiply_add(k[i], q[i], products); });
 #pragma unroll
     for (u32 i = 0; i < kResultSize; ++i) {
       shared.scores[part][result_column(i)][key_tile + result_row(i)] = products[i];
@@ -150,6 +153,13 @@ DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, con
       f32 score = 0.0f;
       for (u32 p = 0; p < kParts; ++p) score += shared.scores[p][softmax_row][lane_key + i];
       scores[i] = begin + lane_key + i < seen ? score * scale : -kInfinity;
+    }
+    Part values[kKeys / kDepth][kOwnColumns / 16];  // come while weights are made
+#pragma unroll
+    for (u32 step = 0; step < kKeys / kDepth; ++step) {
+      load_transposed([&](u32 row, u32 column) {
+        return &shared.keys[step * kDepth + row][first_column + column];
+      }, values[step]);
     }
     const f32 decay = update(softmax, scores);
     if (softmax_lane == 0) shared.factors[softmax_row] = decay;
@@ -169,15 +179,12 @@ DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, con
 #pragma unroll
     for (u32 i = 0; i < kResultSize; ++i) factors[i] = shared.factors[result_column(i)];
 #pragma unroll
-    for (u32 i = 0; i < kOwnColumns / 16; ++i) {
-      const u32 columns = wave * kOwnColumns + i * 16;
-      out[i] *= factors;
+    for (u32 i = 0; i < kOwnColumns / 16; ++i) out[i] *= factors;
 #pragma unroll
-      for (u32 step = 0; step < kKeys / kDepth; ++step) {
-        const auto v = load_transposed<Element, kDepth>([&](u32 row, u32 column) {
-          return &shared.keys[step * kDepth + row][columns + column];
-        });
-        out[i] = multiply_add(v, weights[step], out[i]);
+    for (u32 step = 0; step < kKeys / kDepth; ++step) {
+#pragma unroll
+      for (u32 i = 0; i < kOwnColumns / 16; ++i) {
+        out[i] = multiply_add(values[step][i], weights[step], out[i]);
       }
     }
   }
@@ -189,10 +196,10 @@ DEVICE void DecodeSegment(const DecodeArguments& a, f32 kv_scale, f32 scale, con
   block_sync();
 #pragma unroll
   for (u32 i = 0; i < kOwnColumns / 16; ++i) {
-    const u32 columns = wave * kOwnColumns + i * 16;
 #pragma unroll
     for (u32 j = 0; j < kResultSize; ++j) {
-      sums[result_column(j) * kOutStride + columns + result_row(j)] = out[i][j];
+      const u32 column = first_column + transposed_column(i, result_row(j));
+      sums[result_column(j) * kOutStride + column] = out[i][j];
     }
   }
   block_sync();

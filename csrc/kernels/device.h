@@ -7,11 +7,13 @@
 //   thread_id, block_id_x, _y, _z    blocks of threads are one-dimensional
 //   lane_id, wave_id                 of the thread in its wave, of the wave in its block
 //   block_sync                       what the block did to memory before is seen after it
+//   keep_order                       the compiler moves nothing across it
 //   exp2, log2                       the hardware's
 //   to_f32(fp8x4), to_fp8(f32x4)     exact; to nearest even, NaN stays NaN, infinity and whatever
 //                                    else is too large becomes the largest number
 //   shuffle(x, lane)                 x of that lane of the wave
 //   shuffle_xor<mask>(x)             x of lane_id() ^ mask
+//   first_of_8(x)                    x of the first of the 8 neighbours
 //   ballot(x)                        a bit for each lane of the wave, the lowest for lane 0
 //   wave_sum(x), wave_scan(x)        the sum over the wave, and over lanes 0 to this one
 //
@@ -25,8 +27,9 @@
 //   load_operand<Element, depth>     an Operand from a tile [16, depth] in shared memory, where
 //     (at)                           at(row, column) points to an element. 16 bytes of a row, from
 //                                    a multiple of 16 on, must lie together
-//   load_transposed<Element, depth>  the same from a tile [depth, 16], of 16-bit elements
-//     (at)
+//   load_transposed(at, operands)    several from a tile [depth, 16 times as many] of 16-bit
+//                                    elements; on AMD a multiple of 4
+//   transposed_column(i, r)          the tile's column that is row r of the one number i
 //
 // Copies from global to shared memory, past the registers:
 //

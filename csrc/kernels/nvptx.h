@@ -14,6 +14,7 @@ DEVICE u32 lane_id() { return thread_id() % kWaveSize; }
 DEVICE u32 wave_id() { return thread_id() / kWaveSize; }
 
 DEVICE void block_sync() { __syncthreads(); }
+DEVICE void keep_order() {}  // ptxas has an order of its own
 
 // The hardware's, about two units in the last place.
 DEVICE f32 exp2(f32 x) { return __nvvm_ex2_approx_ftz_f(x); }
@@ -22,6 +23,7 @@ DEVICE f32 log2(f32 x) { return __nvvm_lg2_approx_ftz_f(x); }
 constexpr u32 kAllLanes = 0xffffffff;
 
 DEVICE u32 shuffle(u32 x, u32 lane) { return __nvvm_shfl_sync_idx_i32(kAllLanes, x, lane, 31); }
+DEVICE u32 first_of_8(u32 x) { return shuffle(x, lane_id() / 8 * 8); }
 template <u32 mask>
 DEVICE u32 shuffle_xor(u32 x) {
   static_assert(mask < kWaveSize);
@@ -135,10 +137,15 @@ DEVICE Operand<Element, depth> load_operand(At at) {
   const u32 row = lane_id() / 16 * 8 + lane_id() % 8, column = lane_id() / 8 % 2 * 8;
   return __builtin_bit_cast(Operand<Element, depth>, load_matrices<false>(at(row, column)));
 }
-template <typename Element, u32 depth, typename At>
-DEVICE Operand<Element, depth> load_transposed(At at) {
+
+DEVICE u32 transposed_column(u32 operand, u32 row) { return operand * 16 + row; }
+template <typename Element, u32 size, u32 count, typename At>
+DEVICE void load_transposed(At at, vector<Element, size> (&operands)[count]) {
   const u32 row = lane_id() / 8 % 2 * 8 + lane_id() % 8, column = lane_id() / 16 * 8;
-  return __builtin_bit_cast(Operand<Element, depth>, load_matrices<true>(at(row, column)));
+  for (u32 n = 0; n < count; ++n) {
+    const auto* place = at(row, n * 16 + column);
+    operands[n] = __builtin_bit_cast(Operand<Element, 16>, load_matrices<true>(place));
+  }
 }
 
 // One instruction makes 8 of the 16 columns; it takes the quarters of a column by column.

@@ -29,16 +29,14 @@ DEVICE void for_pieces(Use use) {
   }
 }
 
-// Reads a row; null stands for zeros.
+// Reads a row, if there is one.
 template <typename Element, u32 width>
-DEVICE RowPieces<Element, width> read_row(const Element* row) {
+DEVICE void read_row(RowPieces<Element, width>& pieces, const Element* row) {
   using Pieces = RowPieces<Element, width>;
-  Pieces pieces = {};
-  if (row == nullptr) return pieces;
+  if (row == nullptr) return;
   for_pieces<Pieces>([&](u32 i, u32 piece) {
     pieces.held[i] = *reinterpret_cast<const u32x4*>(row + piece * Pieces::kElements);
   });
-  return pieces;
 }
 
 // Exact: the upper half of the float32 that an 8-bit float makes is its bfloat16.
