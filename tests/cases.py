@@ -111,6 +111,31 @@ def make(
     )
 
 
+def in_large_pool(case: Case) -> Case:
+    """The same with its pages all over a pool of more than 4 GiB and, of bfloat16, 2**31 elements.
+
+    They lie at both ends, around 2**31 and 2**32 bytes and evenly in between. The rest is zeros,
+    which no memory backs until somebody reads them.
+    """
+    pages, page_size, width = case.kv_pages.shape
+    page_bytes = page_size * width * case.kv_pages.dtype.itemsize
+    count = (2**32 + 2**28) // page_bytes
+    used = np.unique(case.page_indices[case.page_indices < pages])
+    edges = {0, count - 1}
+    for limit in (2**31, 2**32):
+        edges |= {limit // page_bytes + i for i in (-1, 0, 1)}
+    places = [*edges, *range(2, count, count // len(used))][: len(used)]
+    assert len({*places}) == len(used) > len(edges)
+
+    pool = np.zeros(count * page_bytes, np.uint8).view(case.kv_pages.dtype)
+    pool = pool.reshape(count, page_size, width)
+    pool[places] = case.kv_pages[used]
+    table = case.page_indices.copy()
+    for page, place in zip(used, places, strict=True):
+        table[case.page_indices == page] = place
+    return dataclasses.replace(case, kv_pages=pool, page_indices=table)
+
+
 def product() -> list[tuple[int, int, int, str]]:
     """Every combination of heads, q_len, page size and dtypes."""
     return list(itertools.product(HEADS, Q_LENS, PAGE_SIZES, DTYPES))

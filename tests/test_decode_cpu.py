@@ -230,6 +230,13 @@ def test_a_sequence_does_not_depend_on_the_width_of_its_table(instruction_set: s
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(("dtypes", "page_size"), [("bf16", 64), ("bf16-fp8fn", 1)])
+def test_a_cache_of_more_than_4_gib(dtypes: str, page_size: int, instruction_set: str) -> None:
+    case = cases.make(4, 2, page_size, dtypes, lengths=(300, 450), capacity=512)
+    check(cases.in_large_pool(case))
+
+
 def test_poison_does_not_change_a_bit(instruction_set: str) -> None:
     poisoned, clean = (cases.make(q_len=2, finite=finite) for finite in (False, True))
     for a, b in zip(run(poisoned), run(clean), strict=True):
@@ -246,7 +253,7 @@ import cases, jax_mla
 digest = hashlib.sha256()
 for dtypes in ("bf16", "f32", "bf16-fp8fn"):
     case = cases.make(20, 2, 16, dtypes, (2500, 0, 700, 1500), capacity=2500)
-    for _ in range(20):
+    for _ in range(340):
         for x in jax_mla.decode(
             *case.operands, **case.options, return_residuals=True, implementation="kernel"
         ):

@@ -269,6 +269,22 @@ def test_a_second_device() -> None:
     compare.assert_close(np.asarray(out), np.asarray(lse), *oracle.decode(case))
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(("dtypes", "page_size"), [("bf16", 64), ("fp8", 1)])
+def test_a_cache_of_more_than_4_gib(dtypes: str, page_size: int) -> None:
+    check(cases.in_large_pool(make(4, 2, page_size, dtypes, lengths=(300, 450), capacity=512)))
+
+
+@pytest.mark.full
+def test_a_thousand_runs_have_the_same_bits() -> None:
+    """Keys are shared by whatever workers there are; whoever comes first must not matter."""
+    case = make(4, 1, 16, "bf16", lengths=(300, 0, 33, 1, 150), capacity=304)
+    decode, operands = decoder(case), case.operands
+    first = [np.asarray(x).tobytes() for x in decode(*operands)]
+    for _ in range(1000):
+        assert [np.asarray(x).tobytes() for x in decode(*operands)] == first
+
+
 @pytest.mark.parametrize("dtypes", DTYPES)
 def test_fixed_splits_have_the_same_bits_in_any_batch_and_run(dtypes: str) -> None:
     case = make(20, 2, 16, dtypes, lengths=(100, 0, 33, 1, 64), capacity=112)
