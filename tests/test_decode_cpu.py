@@ -304,6 +304,14 @@ def test_an_unknown_instruction_set_is_refused() -> None:
         _native.use_instruction_set("sse9")
 
 
+def test_more_sequences_than_slots(instruction_set: str) -> None:
+    """256 parts are under way at once, of 85 sequences of up to three, or of two of 128."""
+    lengths = tuple(int(x) for x in np.random.default_rng(0).integers(0, 1200, 300))
+    case = cases.make(1, 1, 16, lengths=lengths, capacity=1200)
+    check(case)
+    check(rows_of(case, slice(0, 9)), num_kv_splits=128)
+
+
 def test_nothing_of_size_is_allocated() -> None:
     """The keys are read where they lie: temporaries are the partial results."""
     struct = jax.ShapeDtypeStruct
@@ -359,7 +367,7 @@ def call_by_hand(**changes: Any) -> Any:
         ({"kv_pages": jnp.zeros((5, 8, 576), jnp.float8_e4m3fn)}, "q_scale, kv_scale: expected"),
         ({"extra": (jnp.zeros((), jnp.float32),)}, "too many operands"),
         ({"latent_dim": 480}, "a latent_dim that is a multiple of 64"),
-        ({"num_kv_splits": np.int64(3)}, "workspace: expected shape"),
+        ({"num_kv_splits": np.int64(3)}, "workspace: expected a multiple of 25344 bytes, got 33792"),
     ],
 )
 def test_a_broken_call_is_named(changes: dict[str, Any], message: str) -> None:

@@ -40,11 +40,12 @@ struct Call {
   const int32_t* page_indices;
   char* out;  // [batch, rows, latent_dim]
   float* lse;
-  float* workspace;  // [batch, splits, rows, Pitch(latent_dim)]
+  float* workspace;  // [slots, splits, rows, Pitch(latent_dim)], sequences in turn
   cpu::Dtype q_dtype, kv_dtype, out_dtype;
   int64_t q_bytes, out_bytes;  // of a number
   int64_t batch, q_len, heads, width, latent_dim, pages, page_size, pages_per_seq;
-  int64_t splits;       // at most, of a sequence
+  int64_t slots;        // sequences that may be under way
+  int64_t splits;       // parts of a sequence, at most
   int64_t part_tokens;  // a part has no fewer, but a sequence's last
   float factor;         // from q . k to the exponent of 2
   float value_scale;
@@ -90,6 +91,8 @@ class Pieces {
     }
     left_ = std::vector<std::atomic<int64_t>>(call.batch * tiles_);
     for (size_t i = 0; i < left_.size(); ++i) left_[i] = parts_[i / tiles_];
+    tiles_left_ = std::vector<std::atomic<int64_t>>(call.batch);
+    for (auto& left : tiles_left_) left = tiles_;
   }
 
   int64_t count() const { return count_; }
@@ -121,7 +124,7 @@ class Pieces {
   }
 
   float* Partial(int64_t sequence, int64_t part, int64_t row) const {
-    const int64_t index = (sequence * call_.splits + part) * call_.rows() + row;
+    const int64_t index = (sequence % call_.slots * call_.splits + part) * call_.rows() + row;
     return call_.workspace + index * cpu::Pitch(call_.latent_dim);
   }
 
@@ -145,6 +148,7 @@ class Pieces {
       part.next = &next;
     }
     part.scratch = scratch.AtLeast(cpu::ScratchBytes(call_.width));
+    AwaitSlot(piece.sequence);
     if (part.scratch != nullptr) {
       kernel_.decode(part);
     } else {
@@ -152,6 +156,16 @@ class Pieces {
     }
     if (left_[piece.sequence * tiles_ + piece.tile].fetch_sub(1, std::memory_order_acq_rel) == 1) {
       Merge(piece.sequence, piece.tile);
+      tiles_left_[piece.sequence].fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  // Until the sequence that had the slot before is merged. Its pieces were taken earlier, and whoever
+  // has the earliest piece there is waits for nobody.
+  void AwaitSlot(int64_t sequence) const {
+    const int64_t before = sequence - call_.slots;
+    while (before >= 0 && tiles_left_[before].load(std::memory_order_acquire) > 0) {
+      std::this_thread::yield();
     }
   }
 
@@ -195,6 +209,7 @@ class Pieces {
   const int64_t tiles_;
   std::vector<int64_t> first_piece_, parts_;  // of each sequence
   std::vector<std::atomic<int64_t>> left_;    // parts that a tile of a sequence waits for
+  std::vector<std::atomic<int64_t>> tiles_left_;  // of a sequence, that are not merged yet
   int64_t count_ = 0;
   std::atomic<int64_t> next_{0}, done_{0};
   std::atomic<bool> failed_{false};
@@ -251,9 +266,15 @@ ffi::Error DecodeCpu(ffi::ThreadPool threads, ffi::AnyBuffer q, ffi::AnyBuffer k
                                 "num_kv_splits, part_tokens: expected positive numbers"));
   call.splits = num_kv_splits;
   call.part_tokens = part_tokens;
-  const int64_t bytes = call.batch * call.splits * call.rows() * cpu::Pitch(call.latent_dim) * 4;
   JAX_MLA_RETURN_IF_ERROR(
-      CheckBuffer("decode", "workspace", *workspace, {bytes}, ffi::DataType::U8));
+      CheckBuffer("decode", "workspace", *workspace, {kAny}, ffi::DataType::U8));
+  const int64_t bytes = workspace->element_count();
+  const int64_t slot = call.splits * call.rows() * cpu::Pitch(call.latent_dim) * 4;
+  call.slots = slot > 0 ? bytes / slot : 0;
+  if (call.slots * slot != bytes || (call.slots == 0 && call.batch * call.rows() > 0)) {
+    return InvalidArgument("jax_mla decode: workspace: expected a multiple of ", slot,
+                           " bytes, got ", bytes);
+  }
 
   constexpr float kLog2E = 1.44269504088896f;
   call.factor = scale * kLog2E;
