@@ -110,7 +110,7 @@ ffi::Error Merge(const Launcher& launcher, ffi::RemainingArgs operands, ffi::Rem
 // Whether there are more than a few parts to a row, on average. With fixed splits that does not
 // depend on the batch: nor do the bits then.
 bool HasManyParts(const MergeArguments& a, int64_t partial_rows) {
-  constexpr int kFew = 8;
+  constexpr int64_t kFew = 8;
   const bool own = a.tile_rows > 0;
   const int64_t tile_rows = own ? a.tile_rows : a.group_rows;
   const int64_t tiles = own ? (int64_t{a.q_len} * a.heads + tile_rows - 1) / tile_rows
