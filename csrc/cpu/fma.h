@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decode with float32 multiply-adds, for every dtype. Keys are widened in registers, float8 ones, which
-// take ten instructions, in a block that stays in the cache. Each row is its own whatever other rows
-// there are.
+// Decode with float32 multiply-adds, for every dtype. Keys are widened in registers, float8 ones,
+// which take ten instructions, in a block that stays in the cache. Each row is its own whatever
+// other rows there are.
 #pragma once
 
 #include "cpu/common.h"

@@ -98,8 +98,8 @@ class Pieces {
   int64_t count() const { return count_; }
   bool failed() const { return failed_; }
 
-  // Takes pieces until there are none left. While there are many, the next one before the one at hand
-  // is done: its first keys are fetched meanwhile.
+  // Takes pieces until there are none left. While there are many, the next one before the one at
+  // hand is done: its first keys are fetched meanwhile.
   void Work(int64_t threads) {
     for (int64_t piece = next_.fetch_add(1); piece < count_;) {
       const bool many = count_ - next_.load() > 2 * threads;
@@ -160,8 +160,8 @@ class Pieces {
     }
   }
 
-  // Until the sequence that had the slot before is merged. Its pieces were taken earlier, and whoever
-  // has the earliest piece there is waits for nobody.
+  // Until the sequence that had the slot before is merged. Its pieces were taken earlier, and
+  // whoever has the earliest piece there is waits for nobody.
   void AwaitSlot(int64_t sequence) const {
     const int64_t before = sequence - call_.slots;
     while (before >= 0 && tiles_left_[before].load(std::memory_order_acquire) > 0) {
