@@ -434,9 +434,9 @@ def ours(operands: Operands) -> Run:
     ]
     fields = [
         operands.q, operands.pool, operands.lengths, operands.table, *scales,
-        floats(parts * plan.tile_rows, LATENT), floats(parts * plan.tile_rows), operands.out,
+        floats(parts * plan.tile_rows, LATENT), floats(parts * plan.tile_rows, 2), operands.out,
         floats(point.batch * point.q_len * point.heads), SCALE, point.batch, point.q_len,
-        point.heads, plan.tile_rows, plan.num_kv_splits, plan.workers, point.pages,
+        point.heads, plan.num_kv_splits, plan.workers, point.pages,
         point.page_size, point.pages_per_seq, point.pages_per_seq * point.page_size,
     ]  # fmt: skip
     make_stages = {"decode": portable_stages, "decode_sm90": hopper_stages}[plan.source]
@@ -471,18 +471,22 @@ def portable_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> 
 def hopper_stages(operands: Operands, plan: KernelPlan, fields: list[Any]) -> list[Stage]:
     """Fields of csrc/kernels/decode.h, and the others of decode_sm90.h."""
     point = operands.point
-    expected = plan.workers // (point.batch * plan.row_tiles)
-    merge_waves = 8 if expected > 8 else 1  # as csrc/ffi/decode_kernel.cc has it
     box_keys = math.gcd(point.page_size, 16)
+    box_shift = box_keys.bit_length() - 1
     lines = map_lines(operands.pool, 9 * box_keys)
-    arguments = Arguments(*fields, 0, lines, box_keys, merge_waves)  # 0 aligns the lines
+    arguments = Arguments(*fields, plan.tile_rows, box_shift, lines)
+    # As csrc/ffi/decode_kernel.cc has it.
+    parts, pieces = plan.workers // (point.batch * plan.row_tiles) + 1, plan.tile_rows // 8 * 32
+    merge, blocks = ("8x1", pieces) if parts > 16 else ("1x1", pieces // 8)
+    if parts <= 4:
+        merge, blocks = "1x4", pieces // 32
     name = f"jax_mla_decode_sm90_{point.dtypes.replace('-', '_')}_{plan.tile_rows}"
-    merge_grid = (-(-point.heads * 4 * merge_waves // 8), point.q_len, point.batch)
+    merge_grid = (blocks, plan.row_tiles, point.batch)
     return [
-        Stage(function("decode_sm90", name), (plan.workers, 1, 1), 384, arguments,
-              shared=174 * 1024),
-        Stage(function("decode_sm90", "jax_mla_merge_sm90_bf16"), merge_grid, 256, arguments,
-              overlapped=True),
+        Stage(function("decode_sm90", name), (plan.workers, 1, 1), 640, arguments,
+              shared=194 * 1024),
+        Stage(function("merge_sm90", f"jax_mla_merge_sm90_bf16_{merge}"), merge_grid, 256,
+              arguments, overlapped=True),
     ]  # fmt: skip
 
 

@@ -87,8 +87,8 @@ void UseInstructionSet(const std::string& name) {
   }
 }
 
-nb::tuple CarveWorkspace(int64_t rows, int64_t latent_dim, bool pointers) {
-  const jax_mla::Workspace w = jax_mla::CarveWorkspace(rows, latent_dim, pointers);
+nb::tuple CarveWorkspace(int64_t rows, int64_t latent_dim, bool pointers, int64_t weights) {
+  const jax_mla::Workspace w = jax_mla::CarveWorkspace(rows, latent_dim, pointers, weights);
   return nb::make_tuple(w.pointers, w.partial, w.partial_lse, w.bytes);
 }
 
@@ -112,5 +112,6 @@ NB_MODULE(_native, m) {
         nb::arg("symbol"), nb::arg("content"),
         "Makes one of AITER's code objects known to the handlers, by its hash.");
   m.def("carve_workspace", CarveWorkspace, nb::arg("rows"), nb::arg("latent_dim"),
-        nb::arg("pointers"), "jax_mla.workspace.carve as the handlers have it, for tests.");
+        nb::arg("pointers"), nb::arg("weights"),
+        "jax_mla.workspace.carve as the handlers have it, for tests.");
 }

@@ -266,8 +266,7 @@ def _count_parts(call: Call, plan: KernelPlan) -> tuple[int, int]:
         return (jobs, 0) if parts == 1 else (0, jobs * parts)
     most = max(jobs * blocks // plan.part_blocks, 32)
     workers = max(min(plan.workers, most, jobs * blocks), 1)
-    base, extra = divmod(jobs * blocks, workers)
-    begins = [worker * base + min(worker, extra) for worker in range(workers)]
+    begins = [worker * jobs * blocks // workers for worker in range(workers)]
     inside = [begin // blocks for begin in begins if begin % blocks]
     return jobs - len(set(inside)), len(inside) + len(set(inside))
 

@@ -20,10 +20,12 @@ _PART_BLOCKS = 4
 _WORKERS_PER_UNIT = {"gfx950": 2}
 # Blocks of threads along the last axis of a grid, on NVIDIA GPUs.
 _MAX_BATCH = 2**16 - 1
+# Parts that keys are cut into: csrc/kernels/shares.h.
+_MAX_SPLITS = 2**16
 
 # What csrc/kernels/decode_sm90.hip serves.
 _SM90_WIDTH = (512, 64)
-_SM90_KEYS, _SM90_PART_BLOCKS = 64, 1
+_SM90_KV_BLOCK, _SM90_PART_BLOCKS = 64, 1
 _SM90_LINES_OF_ROW = 9
 
 
@@ -82,8 +84,10 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     check_fp8(call, target)
     if isinstance(call.batch, int) and call.batch > _MAX_BATCH:
         raise Unserved(f"expected at most {_MAX_BATCH} sequences, got {call.batch}")
+    if num_kv_splits is not None and num_kv_splits > _MAX_SPLITS:
+        raise Unserved(f"expected at most {_MAX_SPLITS} num_kv_splits, got {num_kv_splits}")
     sm90 = target.arch == "sm_90" and _serves_sm90(call)
-    rows, kv_block = call.q_len * call.heads, _SM90_KEYS if sm90 else KV_BLOCK
+    rows, kv_block = call.q_len * call.heads, _SM90_KV_BLOCK if sm90 else KV_BLOCK
     tile_rows = 8 if sm90 and rows <= 8 else TILE_ROWS
     tiles = -(-rows // tile_rows)
     jobs, splits = call.batch * tiles, num_kv_splits or 0
@@ -92,7 +96,8 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     units = target.compute_units * _WORKERS_PER_UNIT.get(target.arch, 1)
     workers = 0 if splits else _count_workers(jobs, units)
     parts = jobs * splits if splits else jobs + workers
-    size = workspace.carve(parts * tile_rows, call.latent_dim).bytes
+    weights = 2 if sm90 else 1
+    size = workspace.carve(parts * tile_rows, call.latent_dim, weights=weights).bytes
     source = "decode_sm90" if sm90 else "decode"
     part_blocks = _SM90_PART_BLOCKS if sm90 else _PART_BLOCKS
     return KernelPlan(source, splits, workers, tile_rows, tiles, kv_block, part_blocks, size)

@@ -12,7 +12,7 @@ class Workspace(NamedTuple):
     Attributes:
       pointers: of two addresses, in persistent mode; they take 256 bytes, which aligns the rest.
       partial: of float32 `[rows, latent_dim]`.
-      partial_lse: of float32 `[rows]`.
+      partial_lse: of float32 `[rows, weights]`.
       bytes: of all.
     """
 
@@ -22,11 +22,12 @@ class Workspace(NamedTuple):
     bytes: Any
 
 
-def carve(rows: Any, latent_dim: int, *, pointers: bool = False) -> Workspace:
+def carve(rows: Any, latent_dim: int, *, pointers: bool = False, weights: int = 1) -> Workspace:
     """For `rows` rows of partial results, a number or symbolic.
 
-    `pointers` is for persistent mode.
+    `pointers` is for persistent mode. Each row has `weights` numbers for the merge: its
+    log-sum-exp, or two that it comes from.
     """
     partial = 256 if pointers else 0
     partial_lse = partial + rows * latent_dim * _FLOAT
-    return Workspace(0, partial, partial_lse, partial_lse + rows * _FLOAT)
+    return Workspace(0, partial, partial_lse, partial_lse + rows * weights * _FLOAT)

@@ -24,10 +24,10 @@ class Cut:
 
 
 def owners(parts: int, blocks: int) -> np.ndarray:
-    """Of blocks in a row: contiguous parts, some of them by one block larger than the others."""
-    sizes = np.full(min(parts, blocks), blocks // max(min(parts, blocks), 1))
-    sizes[: blocks - sizes.sum()] += 1
-    return np.arange(len(sizes)).repeat(sizes)
+    """Of blocks in a row: contiguous parts, part i from block i * blocks / parts on."""
+    count = max(min(parts, blocks), 1)
+    begins = np.arange(count + 1) * blocks // count
+    return np.arange(count).repeat(np.diff(begins))
 
 
 def cuts(

@@ -67,7 +67,7 @@ def run(case: cases.Case, device: str, splits: int = 3, workers: int = 0) -> Res
         array.flags.writeable = name in written
     pointers = ("q", "kv_pages", "lengths", "page_indices", "q_scale", "kv_scale", *written)
     (scale,) = struct.unpack("<i", struct.pack("<f", case.scale))
-    numbers = (scale, batch, q_len, heads, TILE_ROWS, splits, workers, pages, page_size, slots,
+    numbers = (scale, batch, q_len, heads, splits, workers, pages, page_size, slots,
                slots * page_size)  # fmt: skip
     kernel = "_".join(
         dict.fromkeys(

@@ -157,6 +157,13 @@ def test_splits(splits: int | None) -> None:
     check(case, num_kv_splits=splits)
 
 
+@pytest.mark.parametrize("page_size", [1, 16])
+def test_many_short_sequences(page_size: int) -> None:
+    """Some to each block of threads, and with pages of one key a table of 14,000 entries."""
+    lengths = tuple(np.random.default_rng(700).integers(0, 20, 700).tolist())
+    check(make(4, 1, page_size, "bf16", lengths=lengths, capacity=20))
+
+
 @pytest.mark.parametrize("dtypes", DTYPES)
 def test_an_empty_batch(dtypes: str) -> None:
     case = make(4, 1, 16, dtypes, lengths=(5,), capacity=16)
@@ -332,6 +339,7 @@ def call_by_hand(**changes: Any) -> Any:
     [
         ({"num_kv_splits": np.int64(0)}, "INVALID_ARG.*num_kv_splits or workers to be positive"),
         ({"workers": np.int64(3)}, "INVALID_ARG.*or workers to be positive, got 2 and 3"),
+        ({"num_kv_splits": np.int64(2**16 + 1)}, "INVALID_ARG.*at most 65536 num_kv_splits"),
         ({"heads": np.int64(3)}, "INVALID_ARG.*q: expected rows that divide padded_heads 3, got 4"),
         ({"heads": np.int64(8), "q": jnp.zeros((4, 1, 4, 576), jnp.bfloat16)},
          "INVALID_ARG.*q: expected 8 heads, got 4"),

@@ -82,10 +82,10 @@ def test_workers_cut_jobs_of_one_length_alike(
 def test_room_for_partial_results(heads: int, q_len: int, tile_rows: int, tiles: int) -> None:
     made = plan(call(batch=3, heads=heads, q_len=q_len), H200)
     assert (made.tile_rows, made.row_tiles) == (tile_rows, tiles)
-    assert made.workspace_bytes == (made.workers + 3 * tiles) * tile_rows * 513 * 4
+    assert made.workspace_bytes == (made.workers + 3 * tiles) * tile_rows * 514 * 4
     fixed = plan(call(batch=3, heads=heads, q_len=q_len), H200, num_kv_splits=5)
     assert (fixed.workers, fixed.num_kv_splits) == (0, 5)
-    assert fixed.workspace_bytes == 5 * 3 * tiles * tile_rows * 513 * 4
+    assert fixed.workspace_bytes == 5 * 3 * tiles * tile_rows * 514 * 4
 
 
 @pytest.mark.parametrize("target", [H200, A100])
@@ -101,3 +101,9 @@ def test_room_for_partial_results(heads: int, q_len: int, tile_rows: int, tiles:
 def test_what_there_is_no_kernel_for(changes: dict[str, Any], message: str, target: Target) -> None:
     with pytest.raises(Unserved, match=message):
         plan(call(**changes), target)
+
+
+def test_splits_that_are_too_many() -> None:
+    assert plan(call(), H200, num_kv_splits=2**16).num_kv_splits == 2**16
+    with pytest.raises(Unserved, match="at most 65536 num_kv_splits, got 65537"):
+        plan(call(), H200, num_kv_splits=2**16 + 1)

@@ -65,11 +65,14 @@ def test_only_the_module_is_exported() -> None:
     assert [line.split()[-1] for line in symbols.stdout.splitlines()] == ["PyInit__native"]
 
 
+@pytest.mark.parametrize("weights", [1, 2])
 @pytest.mark.parametrize("pointers", [False, True])
 @pytest.mark.parametrize(("rows", "latent_dim"), [(0, 512), (1, 512), (16 * 7, 256), (2**25, 512)])
-def test_the_workspace_is_carved_alike(rows: int, latent_dim: int, pointers: bool) -> None:
-    here = workspace.carve(rows, latent_dim, pointers=pointers)
-    assert tuple(here) == _native.carve_workspace(rows, latent_dim, pointers)
+def test_the_workspace_is_carved_alike(
+    rows: int, latent_dim: int, pointers: bool, weights: int
+) -> None:
+    here = workspace.carve(rows, latent_dim, pointers=pointers, weights=weights)
+    assert tuple(here) == _native.carve_workspace(rows, latent_dim, pointers, weights)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ ffi::Error DecodeAsm(const Launcher& launcher, ffi::RemainingArgs operands,
   Results out(kOp, results);
   Workspace workspace;
   JAX_MLA_RETURN_IF_ERROR(
-      ReadResults(out, parts * call.q_len * call.group_rows, persistent, call, workspace));
+      ReadResults(out, parts * call.q_len * call.group_rows, persistent, 1, call, workspace));
   if (call.width != kWidth || call.latent_dim != kLatentDim) {
     return InvalidArgument("jax_mla decode: AITER's kernels take rows of 576 with 512 of latent, ",
                            "got ", call.width, " with ", call.latent_dim);

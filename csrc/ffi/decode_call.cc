@@ -85,8 +85,8 @@ ffi::Error ReadScales(Operands& operands, DecodeCall& call) {
   return operands.Done();
 }
 
-ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers, DecodeCall& call,
-                       Workspace& workspace) {
+ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers, int64_t weights,
+                       DecodeCall& call, Workspace& workspace) {
   const int64_t heads = call.plan.heads;
   std::optional<ffi::AnyBuffer> buffer;
   call.out_dtype = IsFp8(call.q_dtype) ? ffi::DataType::BF16 : call.q_dtype;
@@ -101,7 +101,7 @@ ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers, De
   JAX_MLA_RETURN_IF_ERROR(
       results.Next("lse", {call.batch, call.q_len, heads}, ffi::DataType::F32, buffer));
   call.lse = Data<float>(buffer);
-  workspace = CarveWorkspace(partial_rows, call.latent_dim, pointers);
+  workspace = CarveWorkspace(partial_rows, call.latent_dim, pointers, weights);
   JAX_MLA_RETURN_IF_ERROR(
       results.Next("workspace", {workspace.bytes}, ffi::DataType::U8, buffer));
   call.workspace = Data<uint8_t>(buffer);

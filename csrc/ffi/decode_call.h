@@ -62,8 +62,8 @@ const char* DtypeName(xla::ffi::DataType q, xla::ffi::DataType kv);
 xla::ffi::Error ReadScales(Operands& operands, DecodeCall& call);
 
 // Results out [batch, q_len, heads, latent_dim], lse f32 [batch, q_len, heads], and workspace u8 for
-// `partial_rows` rows of partial results, with `pointers` in persistent mode.
-xla::ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers,
+// `partial_rows` rows of partial results (csrc/workspace.h).
+xla::ffi::Error ReadResults(Results& results, int64_t partial_rows, bool pointers, int64_t weights,
                             DecodeCall& call, Workspace& workspace);
 
 // The merge that takes the partial results in `workspace` to the results. `num_splits` and

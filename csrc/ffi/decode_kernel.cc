@@ -42,6 +42,7 @@ namespace ffi = xla::ffi;
 
 constexpr char kOp[] = "decode";
 constexpr int64_t kMostInt = std::numeric_limits<int>::max();
+constexpr int64_t kMostParts = 1 << 16;  // kernels/shares.h
 
 int Saturate(int64_t x) { return static_cast<int>(std::min(x, kMostInt)); }
 
@@ -56,15 +57,21 @@ struct Work {
   int64_t tile_rows() const { return sm90 && rows() <= 8 ? 8 : kDecodeRows; }
   int64_t tiles() const { return (rows() + tile_rows() - 1) / tile_rows(); }
   int64_t jobs() const { return call.batch * tiles(); }
-  int64_t kv_block() const { return sm90 ? kSm90Keys : kDecodeKvBlock; }
+  int64_t kv_block() const { return sm90 ? kSm90KvBlock : kDecodeKvBlock; }
   int64_t parts() const { return num_splits > 0 ? jobs() * num_splits : jobs() + workers; }
   int64_t partial_rows() const { return parts() * tile_rows(); }
+  int64_t weights() const { return sm90 ? 2 : 1; }  // of such a row
 };
 
 ffi::Error CheckWork(const Work& work) {
   if ((work.num_splits > 0) == (work.workers > 0) || work.num_splits < 0 || work.workers < 0) {
     return InvalidArgument("jax_mla decode: expected num_kv_splits or workers to be positive, got ",
                            work.num_splits, " and ", work.workers);
+  }
+  if (work.num_splits > kMostParts || work.workers > kMostParts) {
+    return InvalidArgument("jax_mla decode: expected at most ", kMostParts,
+                           " num_kv_splits or workers, got ", work.num_splits, " and ",
+                           work.workers);
   }
   const int64_t blocks = (work.call.capacity() + work.kv_block() - 1) / work.kv_block();
   if (work.jobs() > 0 && blocks > kMostInt / work.jobs()) {
@@ -119,7 +126,6 @@ DecodeArguments MakeArguments(const Work& work, const Workspace& workspace, floa
   a.batch = static_cast<int>(call.batch);
   a.q_len = static_cast<int>(call.q_len);
   a.heads = static_cast<int>(call.plan.heads);
-  a.tile_rows = static_cast<int>(work.tile_rows());
   a.num_splits = static_cast<int>(work.num_splits);
   a.workers = static_cast<int>(work.workers);
   a.pages = Saturate(call.pages);  // page ids are 32-bit
@@ -151,7 +157,7 @@ Status LaunchStage1(const Launcher& launcher, const Work& work, const char* sour
        {"kv_scale", a.kv_scale, sizeof(float), Extent::kRead},
        {"partial", a.partial, work.partial_rows() * call.latent_dim * sizeof(float),
         Extent::kWrite},
-       {"partial_lse", a.partial_lse, work.partial_rows() * sizeof(float), Extent::kWrite},
+       {"partial_lse", a.partial_lse, work.partial_rows() * work.weights() * sizeof(float), Extent::kWrite},
        {"out", a.out, rows * call.latent_dim * ffi::ByteWidth(call.out_dtype), Extent::kWrite},
        {"lse", a.lse, rows * sizeof(float), Extent::kWrite}});
 }
@@ -166,45 +172,49 @@ Status LaunchPortable(const Launcher& launcher, const Work& work, const Workspac
       MakeMergeArguments(call, workspace, work.num_splits, kDecodeKvBlock, nullptr);
   merge.capacity = arguments.capacity;
   merge.out_scale = call.kv_scale;
-  merge.tile_rows = arguments.tile_rows;
+  merge.tile_rows = static_cast<int>(work.tile_rows());
   merge.workers = arguments.workers;
   merge.part_blocks = kDecodePartBlocks;
   return LaunchMerge(launcher, merge, call.out_dtype, work.partial_rows());
 }
 
-// More than a few parts are merged by many waves. With fixed splits the bits of a sum must not
-// depend on the batch, so nor does the number of waves.
-int MergeWaves(const Work& work) {
-  constexpr int64_t kFew = 8;
-  const int64_t expected =
-      work.num_splits > 0 ? work.num_splits : work.workers / std::max<int64_t>(work.jobs(), 1);
-  return expected > kFew ? kSm90MergeThreads / 32 : 1;
+// How stage 2 goes about a job's pieces, by the parts that it is likely to have. With fixed splits the
+// bits of a sum must not depend on the batch, so nor does this.
+struct MergePlan {
+  const char* name;
+  int64_t blocks;  // of threads, to a job
+};
+MergePlan PlanMerge(const Work& work) {
+  constexpr int64_t kWaves = kSm90MergeThreads / 32;
+  const int64_t pieces = work.tile_rows() / kSm90PieceRows * (kSm90Latent / kSm90PieceColumns);
+  const int64_t parts = work.num_splits > 0 ? work.num_splits : work.workers / work.jobs() + 1;
+  if (parts > 16) return {"8x1", pieces};
+  if (parts > 4) return {"1x1", pieces / kWaves};
+  return {"1x4", pieces / kWaves / 4};
 }
 
 Status LaunchSm90(const Launcher& launcher, const Work& work, const DecodeArguments& arguments) {
-  constexpr int64_t kStageKeys = 16;
   const DecodeCall& call = work.call;
-  DecodeSm90Arguments a = {arguments, {}, 0, 0};
-  a.merge_waves = MergeWaves(work);
-  a.box_keys = static_cast<int>(std::gcd(call.page_size, kStageKeys));
+  const auto tile_rows = static_cast<int>(work.tile_rows());
+  const int box_keys = std::gcd(static_cast<int>(call.page_size), kSm90BoxKeys);
+  DecodeSm90Arguments a = {arguments, tile_rows, __builtin_ctz(box_keys), {}};
   const size_t row_bytes = call.width * ffi::ByteWidth(call.kv_dtype);
   Status status = launcher.MapLines(call.kv_pages, call.tokens() * kLinesOfRow,
                                     static_cast<uint32_t>(row_bytes / kLinesOfRow),
-                                    static_cast<uint32_t>(a.box_keys * kLinesOfRow), &a.kv_lines);
+                                    static_cast<uint32_t>(box_keys * kLinesOfRow), &a.kv_lines);
   if (!status.ok()) return status;
   const std::string dtypes = DtypeName(call.q_dtype, call.kv_dtype);
   status = LaunchStage1(launcher, work, "decode_sm90",
-                        "jax_mla_decode_sm90_" + dtypes + "_" + std::to_string(a.tile_rows),
+                        "jax_mla_decode_sm90_" + dtypes + "_" + std::to_string(tile_rows),
                         {kSm90Threads, kSm90SharedBytes}, a);
   if (!status.ok()) return status;
 
-  constexpr int kBlockWaves = kSm90MergeThreads / 32;
-  const int waves = a.heads * kSm90MergeChunks * a.merge_waves;
-  const Grid grid{static_cast<uint32_t>((waves + kBlockWaves - 1) / kBlockWaves),
-                  static_cast<uint32_t>(a.q_len), static_cast<uint32_t>(a.batch)};
+  const MergePlan merge = PlanMerge(work);
   const char* out = call.out_dtype == ffi::DataType::F16 ? "f16" : "bf16";
-  const std::string name = std::string("jax_mla_merge_sm90_") + out;
-  return launcher.Launch("decode_sm90", name.c_str(), grid, {kSm90MergeThreads, 0, true}, a, {});
+  const std::string name = std::string("jax_mla_merge_sm90_") + out + "_" + merge.name;
+  const Grid grid{static_cast<uint32_t>(merge.blocks), static_cast<uint32_t>(work.tiles()),
+                  static_cast<uint32_t>(a.batch)};
+  return launcher.Launch("merge_sm90", name.c_str(), grid, {kSm90MergeThreads, 0, true}, a, {});
 }
 
 // Operands and results of ffi/decode_call.h, in which no head is padded.
@@ -223,7 +233,7 @@ ffi::Error DecodeKernel(const Launcher& launcher, ffi::RemainingArgs operands,
   JAX_MLA_RETURN_IF_ERROR(CheckWork(work));
   Results out(kOp, results);
   Workspace workspace;
-  JAX_MLA_RETURN_IF_ERROR(ReadResults(out, work.partial_rows(), false, call, workspace));
+  JAX_MLA_RETURN_IF_ERROR(ReadResults(out, work.partial_rows(), false, work.weights(), call, workspace));
   if (work.sm90) JAX_MLA_RETURN_IF_ERROR(CheckSm90(call));
 
   Status status = launcher.CheckArch(attributes.arch);

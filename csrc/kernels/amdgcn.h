@@ -30,6 +30,7 @@ DEVICE void keep_order() { __builtin_amdgcn_sched_barrier(0); }
 // The hardware's, about one unit in the last place.
 DEVICE f32 exp2(f32 x) { return __builtin_amdgcn_exp2f(x); }
 DEVICE f32 log2(f32 x) { return __builtin_amdgcn_logf(x); }
+DEVICE f32 reciprocal(f32 x) { return __builtin_amdgcn_rcpf(x); }
 
 DEVICE u32 shuffle(u32 x, u32 lane) { return __builtin_amdgcn_ds_bpermute(lane * 4, x); }
 

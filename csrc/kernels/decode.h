@@ -4,14 +4,15 @@
 
 namespace jax_mla {
 
-// A row is a (query, head) pair. Up to tile_rows rows of one sequence are a tile, and a tile with the
-// keys that it sees is a job: job sequence * tiles + tile. A job's keys are cut into blocks, and the
+// A row is a (query, head) pair. Up to kDecodeRows rows of one sequence are a tile, and a tile with
+// the keys that it sees is a job: job sequence * tiles + tile. A job's keys are cut into blocks, and the
 // blocks dealt out in contiguous parts (kernels/shares.h): a job has `num_splits` parts, or fewer if
 // it has fewer blocks; with num_splits 0, `workers` blocks of threads share the blocks of all jobs
 // evenly, whatever the lengths are.
 //
 // Stage 1 leaves a job of one part finished in out and lse, and partial results of all others, which
-// stage 2 merges: the normalised output and the natural log-sum-exp of each row. It does nothing for
+// stage 2 merges: the normalised output and the natural log-sum-exp of each row (Hopper's kernels have
+// partial results of their own). It does nothing for
 // a sequence without keys; stage 2 does.
 struct DecodeArguments {
   const void* q;            // [batch, q_len, heads, width]
@@ -20,15 +21,14 @@ struct DecodeArguments {
   const int* page_indices;  // [batch, pages_per_seq], clamped to 0 .. pages - 1
   const float* q_scale;     // of fp8 q
   const float* kv_scale;    // of an fp8 cache
-  float* partial;           // [parts, tile_rows, latent_dim]
-  float* partial_lse;       // [parts, tile_rows]
+  float* partial;           // [parts, rows of a tile, latent_dim]
+  float* partial_lse;       // [parts, rows of a tile]
   void* out;                // [batch, q_len, heads, latent_dim]
   float* lse;               // [batch, q_len, heads]
   float scale;              // of the scores
   int batch;
   int q_len;
   int heads;
-  int tile_rows;
   int num_splits;
   int workers;
   int pages;

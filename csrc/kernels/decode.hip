@@ -232,7 +232,8 @@ DEVICE void Decode(const DecodeArguments& a) {
   const f32 kv_scale = sizeof(Kv) == 1 ? *a.kv_scale : 1.0f;
   const f32 q_scale = sizeof(Q) == 1 ? *a.q_scale : 1.0f;
   const f32 scale = a.scale * kLog2E * q_scale * kv_scale;
-  Segments<kKeys, kDecodePartBlocks> segments(a);
+  Segments<kKeys, kDecodePartBlocks> segments(a, count_tiles<kDecodeRows>(a));
+  segments.find();
   for (Segment s; segments.next(s);) {
     DecodeSegment<Element, Q, Kv, latent, rope>(a, kv_scale, scale, s, shared);
   }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decode on NVIDIA's Hopper GPUs, for rows of 512 + 64 elements.
 //
-// A block of threads has one wave that keeps a ring of stages of 16 keys filled by tensor copies, and
-// eight that compute, on tiles of 64 keys. They read each key from shared memory once for the scores
-// and once for the sum:
+// A block of threads has one wave that finds out what the block has to do, one that keeps a ring of
+// tiles of 64 keys filled by tensor copies, two that bring a short page table while the lengths are on
+// their way, and sixteen that compute. These read each key from shared memory once for the scores and
+// once for the sum:
 //
-//   scores    S^T = K Q^T: a wave takes 16 keys and half of the width; Q stays in its registers
-//   softmax   a wave takes one or two rows, all 64 keys, and leaves the weights in shared memory
-//   sum       O^T = V^T P^T: a wave takes 64 of the latent columns; O stays in its registers. V is
+//   scores    S^T = K Q^T: a wave takes 16 keys and a quarter of the width; Q stays in its registers
+//   softmax   a wave takes a row, all 64 keys, and leaves the weights in shared memory
+//   sum       O^T = V^T P^T: a wave takes 32 of the latent columns; O stays in its registers. V is
 //             the first columns of the rows of K, loaded transposed
 //
 // Keys are the long side of every product, so that 8 rows do with half the work of 16. Rows of keys
@@ -19,6 +20,7 @@
 #include "decode_sm90.h"
 
 #include "device.h"
+#include "partial_sm90.h"
 #include "shares.h"
 #include "sm90.h"
 #include "softmax.h"
@@ -26,14 +28,24 @@
 namespace jax_mla {
 namespace {
 
-constexpr u32 kLatent = kSm90Latent, kWidth = kSm90Width, kKeys = kSm90Keys;
-constexpr u32 kStageKeys = 16;
-constexpr u32 kTileStages = kKeys / kStageKeys;
-constexpr u32 kWaves = 8;  // that compute
-constexpr u32 kThreads = kWaves * kWaveSize;
+constexpr u32 kLatent = kSm90Latent, kWidth = kSm90Width;
 constexpr u32 kLinesOfRow = 9;
-constexpr u32 kSteps = kWidth / 16 / 2;  // of a product of scores, over half of the width
-constexpr u32 kColumns = kLatent / kWaves;
+constexpr u32 kKeys = kSm90KvBlock;  // of a tile
+constexpr u32 kStepKeys = 16;        // of a matrix instruction
+constexpr u32 kTileSteps = kKeys / kStepKeys;
+constexpr u32 kSegments = 4;         // dealt at once
+constexpr u32 kTable = 2048;         // entries of a page table that is copied
+
+constexpr u32 kWaves = 16;  // that compute
+constexpr u32 kThreads = kWaves * kWaveSize;
+constexpr u32 kCopyWave = kWaves, kDealWave = kWaves + 1, kTableWave = kWaves + 2;
+constexpr u32 kTableThreads = kSm90Threads - kTableWave * kWaveSize;
+constexpr u32 kQuarters = kWaves / kTileSteps;   // of the width, in the scores
+constexpr u32 kSteps = kWidth / 16 / kQuarters;  // of 16 elements of a quarter
+constexpr u32 kLaneKeys = kKeys / kWaveSize;     // in the softmax
+constexpr u32 kColumns = kLatent / kWaves;       // of the sum
+
+using Work = Segments<kKeys, kSm90PartBlocks>;
 
 DEVICE void ComputeSync() { group_sync<1, kThreads>(); }
 
@@ -41,114 +53,205 @@ template <typename Kv>
 struct Cache {
   // In which products are made.
   using Element = Kv;
-  static constexpr u32 kStages = 8;
+  static constexpr u32 kTiles = 2;  // in the ring
 };
 template <>
 struct Cache<fp8> {
   using Element = f16;
-  static constexpr u32 kStages = 16;
+  static constexpr u32 kTiles = 4;
 };
 
 template <typename Kv, u32 rows>
 struct Shared {
   using Element = typename Cache<Kv>::Element;
-  static constexpr u32 kStages = Cache<Kv>::kStages;
+  static constexpr u32 kTiles = Cache<Kv>::kTiles;
   static constexpr u32 kRowBytes = kWidth * sizeof(Kv);
 
-  alignas(1024) u8 stages[kStages][kStageKeys * kRowBytes];
+  alignas(1024) u8 tiles[kTiles][kKeys * kRowBytes];
   alignas(16) Element q[rows][kWidth + 8];
-  alignas(16) f32 scores[2][rows][kKeys + 8];
+  alignas(16) f32 scores[kQuarters][rows][kKeys + 4];
   alignas(16) Element weights[rows][kKeys + 8];
   alignas(8) f32 decays[rows];
   alignas(8) f32 factors[rows];
   f32 q_scales[rows];
-  Barrier full[kStages], empty[kStages];
+  i32 pages[kTable];
+  Segment segments[kSegments];
+  Barrier full[kTiles], empty[kTiles];
+  Barrier dealt[kSegments], done[kSegments];
+  Barrier table;
 
-  // Where a byte of a stage lies, by the swizzle of lines of 128 or 64 bytes.
-  METHOD const u8* at(u32 stage, u32 key, u32 byte) const {
+  // Where a byte of a key lies, by the swizzle of lines of 128 or 64 bytes.
+  METHOD const u8* at(u32 tile, u32 key, u32 byte) const {
     const u32 offset = key * kRowBytes + byte;
-    return stages[stage] + (offset ^ (offset >> 7 & (sizeof(Kv) == 1 ? 3 : 7)) << 4);
+    return tiles[tile] + (offset ^ (offset >> 7 & (sizeof(Kv) == 1 ? 3 : 7)) << 4);
   }
 };
 
-// A place in the ring of stages.
-template <u32 stages>
+// A place in a ring of `size`, by how many were entered before.
+template <u32 size>
 struct Ring {
-  u32 stage = 0;
-  u32 parity = 0;
-  METHOD void advance(u32 by) {
-    stage += by;
-    if (stage < stages) return;
-    stage -= stages;
-    parity ^= 1;
-  }
-  METHOD Ring after(u32 by) const {
-    Ring ring = *this;
-    ring.advance(by);
-    return ring;
-  }
+  u32 count = 0;
+  METHOD u32 at() const { return count % size; }
+  METHOD u32 parity() const { return count / size % 2; }
+  METHOD Ring after(u32 by) const { return {count + by}; }
 };
+
+// The keys of a segment, end not included.
+struct Keys {
+  u32 begin;
+  u32 end;
+};
+DEVICE Keys FindKeys(const Segment& s) {
+  const u32 length = static_cast<u32>(s.length), end = s.end * kKeys;
+  return {s.begin * kKeys, end < length ? end : length};
+}
+
+// --- Segments -------------------------------------------------------------------------------------
+
+// An empty one after the last.
+DEVICE Segment NextSegment(Work& work) {
+  Segment s = {};
+  work.next(s);
+  return s;
+}
+
+// One wave finds what the block has to do, ahead of those that do it.
+template <typename Kv, u32 rows>
+DEVICE void DealSegments(Shared<Kv, rows>& shared, Work& work) {
+  work.find();
+  for (Ring<kSegments> turn;; turn = turn.after(1)) {
+    const Segment s = NextSegment(work);
+    wait(shared.done[turn.at()], turn.parity() ^ 1);
+    if (lane_id() == 0) {
+      shared.segments[turn.at()] = s;
+      arrive(shared.dealt[turn.at()]);
+    }
+    if (s.end == 0) return;
+  }
+}
+
+// The next one, empty after the last.
+template <typename Kv, u32 rows>
+DEVICE const Segment& TakeSegment(Shared<Kv, rows>& shared, const Ring<kSegments>& turn) {
+  wait(shared.dealt[turn.at()], turn.parity());
+  return shared.segments[turn.at()];
+}
+// By every wave that took it.
+template <typename Kv, u32 rows>
+DEVICE void LeaveSegment(Shared<Kv, rows>& shared, const Ring<kSegments>& turn) {
+  wave_sync();
+  if (lane_id() == 0) arrive(shared.done[turn.at()]);
+}
 
 // --- Copies ---------------------------------------------------------------------------------------
 
-// Line of the cache at which a key lies.
-DEVICE i32 FindLine(const DecodeSm90Arguments& a, const Segment& s, u32 key, u32 end) {
-  if (key >= end) return 0;
-  const u32 page_size = static_cast<u32>(a.page_size), slot = key / page_size;
-  i32 page = a.page_indices[static_cast<i64>(s.sequence) * a.pages_per_seq + slot];
-  page = page < 0 ? 0 : page >= a.pages ? a.pages - 1 : page;
-  return static_cast<i32>((static_cast<u32>(page) * page_size + key - slot * page_size) *
-                          kLinesOfRow);
+// A short page table is copied while the lengths, which decide on the entries, are on their way.
+DEVICE bool IsShort(const DecodeSm90Arguments& a) {
+  return static_cast<i64>(a.batch) * a.pages_per_seq <= kTable;
 }
+template <typename Kv, u32 rows>
+DEVICE void StartTable(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+  const u32 count = IsShort(a) ? static_cast<u32>(a.batch * a.pages_per_seq) : 0;
+  for (u32 i = thread_id() - kTableWave * kWaveSize; i < count; i += kTableThreads) {
+    copy_word_async(&shared.pages[i], &a.page_indices[i]);
+  }
+  copy_commit();
+}
+template <typename Kv, u32 rows>
+DEVICE void FinishTable(Shared<Kv, rows>& shared) {
+  copy_wait<0, 0>();
+  arrive(shared.table);
+}
+
+// Where keys lie. What can be is computed before the lengths are there, for which all wait.
+class Table {
+ public:
+  METHOD Table(const DecodeSm90Arguments& a, const i32 (&copied)[kTable])
+      : pages_(IsShort(a) ? copied : a.page_indices),
+        pages_per_seq_(a.pages_per_seq),
+        last_page_(a.pages - 1),
+        page_size_(static_cast<u32>(a.page_size)) {
+    asm volatile("" : "+l"(pages_), "+r"(page_size_.value), "+r"(page_size_.inverse));
+  }
+
+  struct Place {
+    i32 page;
+    u32 row;
+  };
+  METHOD Place find(u32 sequence, u32 key) const {
+    const u32 slot = page_size_.divide(key);
+    return {pages_[sequence * pages_per_seq_ + slot], key - slot * page_size_.value};
+  }
+  // The line of the cache at which the key begins.
+  METHOD i32 line(const Place& place) const {
+    const i32 page = place.page < 0 ? 0 : place.page > last_page_ ? last_page_ : place.page;
+    return static_cast<i32>((static_cast<u32>(page) * page_size_.value + place.row) * kLinesOfRow);
+  }
+
+ private:
+  const i32* pages_;
+  i64 pages_per_seq_;
+  i32 last_page_;
+  Divisor page_size_;
+};
 
 // One wave. Each lane finds the lines of a box, and copies it when its turn comes.
 template <typename Kv, u32 rows>
-DEVICE void CopyKeys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+DEVICE void CopyKeys(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared, const Table& table) {
   constexpr u32 kRowBytes = kWidth * sizeof(Kv);
-  const u32 box = static_cast<u32>(a.box_keys), stage_boxes = kStageKeys / box;
-  const u32 lane = lane_id();
-  Ring<Cache<Kv>::kStages> ring;
-  Segments<kKeys, kSm90PartBlocks> segments(a);
-  for (Segment s; segments.next(s);) {
-    const u32 length = static_cast<u32>(s.length);
-    const u32 end = s.end * kKeys < length ? s.end * kKeys : length;
-    u32 first = s.begin * kKeys;
-    i32 line = FindLine(a, s, first + lane * box, end);
-    for (; first < end; first += kWaveSize * box) {
-      const i32 next_line = FindLine(a, s, first + (kWaveSize + lane) * box, end);
-      for (u32 i = 0; i < kWaveSize && first + i * box < end; i += stage_boxes) {
-        const u32 left = (end - first - i * box + box - 1) / box;
-        const u32 boxes = left < stage_boxes ? left : stage_boxes;
-        Barrier& full = shared.full[ring.stage];
-        wait(shared.empty[ring.stage], ring.parity ^ 1);
-        if (lane == i) arrive_and_expect(full, boxes * box * kRowBytes);
-        if (lane - i < boxes) {
-          copy_lines(shared.stages[ring.stage] + (lane - i) * box * kRowBytes, &a.kv_lines, line,
-                     full);
+  const u32 shift = static_cast<u32>(a.box_shift), box = 1u << shift, lane = lane_id();
+  const u32 boxes = kKeys >> shift < kWaveSize ? kKeys >> shift : kWaveSize;  // at once
+  Ring<Cache<Kv>::kTiles> ring;
+  wait(shared.table, 0);
+  for (Ring<kSegments> turn;; turn = turn.after(1)) {
+    const Segment& s = TakeSegment(shared, turn);
+    if (s.end == 0) return;
+    const Keys keys = FindKeys(s);
+    const u32 count = keys.end - keys.begin;
+    auto find = [&](u32 key) {
+      return key < count ? table.find(s.sequence, keys.begin + key) : Table::Place{};
+    };
+    Table::Place place = find(lane << shift);
+    for (u32 first = 0; first < count; first += kWaveSize << shift) {
+      const i32 line = table.line(place);
+      const u32 mine = first + (lane << shift), next = mine + (kWaveSize << shift);
+      // On its way while these are copied.
+      place = find(next);
+      for (u32 i = 0; i < kWaveSize && first + (i << shift) < count; i += boxes) {
+        const u32 key = first + (i << shift);
+        const auto tile = ring.after(key / kKeys);
+        if (key % kKeys == 0) wait(shared.empty[tile.at()], tile.parity() ^ 1);
+        if (lane - i < boxes && mine < count) {
+          Barrier& full = shared.full[tile.at()];
+          if (mine % kKeys == 0) {
+            const u32 left = (count - mine + box - 1) >> shift << shift;
+            arrive_and_expect(full, (left < kKeys ? left : kKeys) * kRowBytes);
+          }
+          copy_lines(shared.tiles[tile.at()] + mine % kKeys * kRowBytes, &a.kv_lines, line, full);
         }
         wave_sync();
-        ring.advance(1);
       }
-      line = next_line;
     }
+    ring = ring.after((count + kKeys - 1) / kKeys);
+    LeaveSegment(shared, turn);
   }
 }
 
 // --- Queries --------------------------------------------------------------------------------------
 
-// The rows of a tile to shared memory, and zeros for what it does not have.
+// The rows of a tile to shared memory, one a wave, and zeros for what it does not have.
 template <typename Q, typename Kv, u32 rows>
 DEVICE void LoadQ(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, rows>& shared) {
-  constexpr u32 kLanes = kThreads / rows;  // that share a row
   constexpr u32 kElements = 16 / sizeof(Q), kPieces = kWidth / kElements;
-  constexpr u32 kHeld = (kPieces + kLanes - 1) / kLanes;
-  const u32 row = thread_id() / kLanes, lane = thread_id() % kLanes;
+  constexpr u32 kHeld = (kPieces + kWaveSize - 1) / kWaveSize;
+  const u32 row = wave_id(), lane = lane_id();
+  if (row >= rows) return;
   const u32 all = static_cast<u32>(a.q_len * a.heads), number = s.tile * rows + row;
   const Q* from = static_cast<const Q*>(a.q) + (static_cast<i64>(s.sequence) * all + number) * kWidth;
   vector<Q, kElements> held[kHeld];
 #pragma unroll
   for (u32 i = 0; i < kHeld; ++i) {
-    const u32 piece = i * kLanes + lane;
+    const u32 piece = i * kWaveSize + lane;
     held[i] = {};
     if (number < all && piece < kPieces) {
       held[i] = *reinterpret_cast<const vector<Q, kElements>*>(from + piece * kElements);
@@ -157,39 +260,35 @@ DEVICE void LoadQ(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, row
   if constexpr (sizeof(Kv) == 2) {
 #pragma unroll
     for (u32 i = 0; i < kHeld; ++i) {
-      const u32 piece = i * kLanes + lane;
+      const u32 piece = i * kWaveSize + lane;
       if (piece >= kPieces) continue;
       *reinterpret_cast<vector<Q, kElements>*>(&shared.q[row][piece * kElements]) = held[i];
     }
   } else {
-    f32 values[kHeld][kElements];
+    auto four = [&](u32 i, u32 j) {
+      return to_f32(vector<Q, 4>{held[i][j], held[i][j + 1], held[i][j + 2], held[i][j + 3]});
+    };
     f32 largest = 0.0f;
 #pragma unroll
     for (u32 i = 0; i < kHeld; ++i) {
 #pragma unroll
       for (u32 j = 0; j < kElements; j += 4) {
-        vector<Q, 4> some;
-        for (u32 k = 0; k < 4; ++k) some[k] = held[i][j + k];
-        const f32x4 four = to_f32(some);
-        for (u32 k = 0; k < 4; ++k) {
-          values[i][j + k] = four[k];
-          largest = max(largest, __builtin_fabsf(four[k]));
-        }
+        const f32x4 x = four(i, j);
+        for (u32 k = 0; k < 4; ++k) largest = max(largest, __builtin_fabsf(x[k]));
       }
     }
     // 2^14 over the power of two below the largest, if f32 has that and what it undoes.
-    const u32 exponent = __builtin_bit_cast(u32, reduce_max<kLanes>(largest)) >> 23;
+    const u32 exponent = __builtin_bit_cast(u32, reduce_max(largest)) >> 23;
     const u32 raised = exponent < 20 ? 248 : exponent > 253 ? 15 : 268 - exponent;
     const f32 factor = __builtin_bit_cast(f32, raised << 23);
     if (lane == 0) shared.q_scales[row] = __builtin_bit_cast(f32, (254 - raised) << 23);
 #pragma unroll
     for (u32 i = 0; i < kHeld; ++i) {
-      const u32 piece = i * kLanes + lane;
+      const u32 piece = i * kWaveSize + lane;
       if (piece >= kPieces) continue;
 #pragma unroll
       for (u32 j = 0; j < kElements; j += 4) {
-        const f32x4 four = {values[i][j], values[i][j + 1], values[i][j + 2], values[i][j + 3]};
-        *reinterpret_cast<f16x4*>(&shared.q[row][piece * kElements + j]) = to_f16(four * factor);
+        *reinterpret_cast<f16x4*>(&shared.q[row][piece * kElements + j]) = to_f16(four(i, j) * factor);
       }
     }
   }
@@ -209,10 +308,11 @@ DEVICE void LoadRows(u32 (&words)[steps][rows / 8][2], At at) {
       words[step][0][0] = x[0], words[step][0][1] = x[1];
       words[step][1][0] = x[2], words[step][1][1] = x[3];
     } else {
-      static_assert(steps % 2 == 0);
-      const auto x = load_matrices<false>(at(lane % 8, step * 16 + lane / 8 * 8));
+      const bool two = step + 1 < steps;
+      const u32 column = two ? lane / 8 * 8 : lane / 8 % 2 * 8;
+      const auto x = load_matrices<false>(at(lane % 8, step * 16 + column));
       words[step][0][0] = x[0], words[step][0][1] = x[1];
-      words[step + 1][0][0] = x[2], words[step + 1][0][1] = x[3];
+      if (two) words[step + 1][0][0] = x[2], words[step + 1][0][1] = x[3];
     }
   }
 }
@@ -226,10 +326,10 @@ DEVICE u32 Expand(u32 codes) {
 // four in a row.
 template <typename Kv, u32 rows>
 DEVICE void LoadQRows(u32 (&words)[kSteps][rows / 8][2], const Shared<Kv, rows>& shared,
-                        u32 first) {
+                      u32 first) {
   if constexpr (sizeof(Kv) == 2) {
     LoadRows<rows>(words,
-                    [&](u32 row, u32 column) { return &shared.q[row][first * 16 + column]; });
+                   [&](u32 row, u32 column) { return &shared.q[row][first * 16 + column]; });
   } else {
     const u32 row = lane_id() / 4, column = lane_id() % 4 * 4;
 #pragma unroll
@@ -244,31 +344,33 @@ DEVICE void LoadQRows(u32 (&words)[kSteps][rows / 8][2], const Shared<Kv, rows>&
   }
 }
 
-// --- The three products ---------------------------------------------------------------------------
+// --- Products -------------------------------------------------------------------------------------
 
-// Scores of the 16 keys of a stage, half of the width: `first` is the first step of 16 elements.
+// Scores of 16 keys, a quarter of the width: from the step `first` of 16 elements on.
 template <typename Kv, u32 rows>
-DEVICE void MultiplyKeys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& shared, u32 stage,
-                          u32 first, const u32 (&q)[kSteps][rows / 8][2]) {
+DEVICE void MultiplyKeys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& shared, u32 tile,
+                         u32 first_key, u32 first, const u32 (&q)[kSteps][rows / 8][2]) {
   using Element = typename Cache<Kv>::Element;
-  const u32 key = lane_id() % 16, half = lane_id() / 16;
+  const u32 key = first_key + lane_id() % 16, half = lane_id() / 16;
   f32 odd[rows / 8][4] = {};  // two sums, so that one can go on while the other waits
 #pragma unroll
   for (u32 step = 0; step < kSteps; step += 2) {
+    const bool two = step + 1 < kSteps;
     u32x4 k0, k1;
     if constexpr (sizeof(Kv) == 2) {
       const u32 byte = (first + step) * 32 + half * 16;
-      k0 = load_matrices<false>(shared.at(stage, key, byte));
-      k1 = load_matrices<false>(shared.at(stage, key, byte + 32));
+      k0 = load_matrices<false>(shared.at(tile, key, byte));
+      if (two) k1 = load_matrices<false>(shared.at(tile, key, byte + 32));
     } else {
-      const auto x = load_matrices<false>(shared.at(stage, key, (first + step + half) * 16));
+      const u32 byte = (first + step + (two ? half : 0)) * 16;
+      const auto x = load_matrices<false>(shared.at(tile, key, byte));
       k0 = {Expand(x[0]), Expand(x[1]), Expand(x[0] >> 16), Expand(x[1] >> 16)};
       k1 = {Expand(x[2]), Expand(x[3]), Expand(x[2] >> 16), Expand(x[3] >> 16)};
     }
 #pragma unroll
     for (u32 eight = 0; eight < rows / 8; ++eight) {
       multiply_add<Element>(products[eight], k0, q[step][eight]);
-      multiply_add<Element>(odd[eight], k1, q[step + 1][eight]);
+      if (two) multiply_add<Element>(odd[eight], k1, q[step + 1][eight]);
     }
   }
 #pragma unroll
@@ -277,28 +379,29 @@ DEVICE void MultiplyKeys(f32 (&products)[rows / 8][4], const Shared<Kv, rows>& s
   }
 }
 
-// Adds the 16 keys of a stage to the wave's columns, 16 at a time.
+// Adds 16 keys to the wave's columns, 16 at a time.
 template <typename Kv, u32 rows>
 DEVICE void MultiplyValues(f32 (&sums)[kColumns / 16][rows / 8][4], const Shared<Kv, rows>& shared,
-                            u32 stage, u32 wave, const u32 (&weights)[rows / 8][2]) {
+                           u32 tile, u32 first_key, u32 wave, const u32 (&weights)[rows / 8][2]) {
   using Element = typename Cache<Kv>::Element;
   const u32 lane = lane_id();
   if constexpr (sizeof(Kv) == 2) {
-    const u32 key = lane / 16 * 8 + lane % 8, byte = wave * kColumns * 2 + lane / 8 % 2 * 16;
+    const u32 key = first_key + lane / 16 * 8 + lane % 8;
+    const u32 byte = wave * kColumns * 2 + lane / 8 % 2 * 16;
 #pragma unroll
     for (u32 i = 0; i < kColumns / 16; ++i) {
-      const auto v = load_matrices<true>(shared.at(stage, key, byte + i * 32));
+      const auto v = load_matrices<true>(shared.at(tile, key, byte + i * 32));
 #pragma unroll
       for (u32 eight = 0; eight < rows / 8; ++eight) {
         multiply_add<Element>(sums[i][eight], v, weights[eight]);
       }
     }
   } else {
-    const u32 key = lane % 16, byte = wave * kColumns + lane / 16 * 16;
+    const u32 key = first_key + lane % 16, byte = wave * kColumns + lane / 16 * 16;
 #pragma unroll
     for (u32 i = 0; i < kColumns / 16; i += 2) {
       // Each word has two columns of two keys: even columns first, then odd ones.
-      auto x = load_matrices<true>(shared.at(stage, key, byte + i * 16));
+      auto x = load_matrices<true>(shared.at(tile, key, byte + i * 16));
       for (u32 j = 0; j < 4; ++j) x[j] = permute_bytes(x[j], 0x3120);
 #pragma unroll
       for (u32 j = 0; j < 2; ++j) {
@@ -313,161 +416,243 @@ DEVICE void MultiplyValues(f32 (&sums)[kColumns / 16][rows / 8][4], const Shared
   }
 }
 
-// The column of element i of sums, of the lane's in 16.
-template <typename Kv>
-DEVICE u32 FindColumn(u32 i) {
-  const u32 row = lane_id() / 4;
-  return sizeof(Kv) == 2 ? i / 2 * 8 + row : row * 2 + i / 2;
-}
-
-// V of keys that do not exist has to be a number: 0, in the last stage with keys, of which there
-// are `keys`.
+// V of keys that do not exist has to be a number: 0, to the end of a step of which only some do.
 template <typename Kv, u32 rows>
-DEVICE void ClearKeys(Shared<Kv, rows>& shared, u32 stage, u32 keys, u32 thread, u32 threads) {
+DEVICE void ClearKeys(Shared<Kv, rows>& shared, u32 tile, u32 keys, u32 thread, u32 threads) {
   constexpr u32 kRowBytes = kWidth * sizeof(Kv);
-  for (u32 i = keys * kRowBytes + thread * 16; i < kStageKeys * kRowBytes; i += threads * 16) {
-    *reinterpret_cast<u32x4*>(shared.stages[stage] + i) = u32x4{};
+  const u32 end = (keys + kStepKeys - 1) / kStepKeys * kStepKeys;
+  for (u32 i = keys * kRowBytes + thread * 16; i < end * kRowBytes; i += threads * 16) {
+    *reinterpret_cast<u32x4*>(shared.tiles[tile] + i) = u32x4{};
   }
   order_writes_before_copies();
 }
 
-// --- One segment ----------------------------------------------------------------------------------
+// --- Tiles ----------------------------------------------------------------------------------------
 
-template <typename Out>
-DEVICE void Store(Out* to, f32 x) { *to = static_cast<Out>(x); }
+// Keys of a segment that are in a tile of the ring.
+struct Tile {
+  u32 slot;   // in the ring
+  u32 first;  // key
+  u32 keys;
+  METHOD u32 steps() const { return (keys + kStepKeys - 1) / kStepKeys; }
+};
 
-template <typename Out, typename Q, typename Kv, u32 rows>
-DEVICE void Compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+// A wave's part of the scores: 16 keys and a quarter of the width.
+template <typename Kv, u32 rows>
+DEVICE void FindScores(Shared<Kv, rows>& shared, const Tile& tile,
+                       const u32 (&q)[kSteps][rows / 8][2]) {
+  const u32 lane = lane_id(), step = wave_id() % kTileSteps, quarter = wave_id() / kTileSteps;
+  if (step >= tile.steps()) return;
+  f32 products[rows / 8][4] = {};
+  MultiplyKeys(products, shared, tile.slot, step * kStepKeys, quarter * kSteps, q);
+  if (step == tile.steps() - 1 && tile.keys % kStepKeys != 0) {
+    // Other quarters of these keys may still be read, but no row of them that counts.
+    ClearKeys(shared, tile.slot, tile.keys, quarter * kWaveSize + lane, kQuarters * kWaveSize);
+  }
+#pragma unroll
+  for (u32 eight = 0; eight < rows / 8; ++eight) {
+    for (u32 i = 0; i < 4; ++i) {
+      shared.scores[quarter][eight * 8 + lane % 4 * 2 + i % 2]
+                   [step * kStepKeys + i / 2 * 8 + lane / 4] = products[eight][i];
+    }
+  }
+}
+
+// The weights of a row, which the wave has: of all keys before `seen`.
+template <typename Kv, u32 rows>
+DEVICE void FindWeights(Shared<Kv, rows>& shared, const Tile& tile, u32 seen, f32 scale,
+                        Softmax<kWaveSize>& softmax) {
   using Element = typename Cache<Kv>::Element;
-  constexpr u32 kEights = rows / 8;
-  constexpr u32 kSoftmaxLanes = kThreads / rows, kLaneKeys = kKeys / kSoftmaxLanes;
-  const u32 thread = thread_id(), wave = wave_id(), lane = lane_id();
-  const u32 group = wave % kTileStages, half = wave / kTileStages;
-  const u32 row = thread / kSoftmaxLanes, first_key = thread % kSoftmaxLanes * kLaneKeys;
-  const u32 all = static_cast<u32>(a.q_len * a.heads);
-  f32 scale = a.scale * kLog2E;
-  if (a.q_scale != nullptr) scale *= *a.q_scale;
-  if (a.kv_scale != nullptr) scale *= *a.kv_scale;
+  using Part = vector<f32, kLaneKeys>;
+  static_assert(kLaneKeys == 2);
+  const u32 row = wave_id(), key = lane_id() * kLaneKeys;
+  Part sum = {};
+  for (u32 i = 0; i < kQuarters; ++i) {
+    sum += *reinterpret_cast<const Part*>(&shared.scores[i][row][key]);
+  }
+  f32 scores[kLaneKeys];
+  for (u32 i = 0; i < kLaneKeys; ++i) {
+    scores[i] = tile.first + key + i < seen ? sum[i] * scale : -kInfinity;
+  }
+  const f32 decay = update(softmax, scores);
+  if (lane_id() == 0) shared.decays[row] = decay;
+  *reinterpret_cast<vector<Element, 2>*>(&shared.weights[row][key]) =
+      vector<Element, 2>{static_cast<Element>(scores[0]), static_cast<Element>(scores[1])};
+}
 
-  Ring<Cache<Kv>::kStages> ring;
-  Segments<kKeys, kSm90PartBlocks> segments(a);
-  for (Segment s; segments.next(s);) {
-    LoadQ<Q>(a, s, shared);
-    ComputeSync();
-    u32 q[kSteps][kEights][2];
-    LoadQRows(q, shared, half * kSteps);
-    f32 row_scale = scale;
-    if constexpr (sizeof(Kv) == 1) row_scale *= shared.q_scales[row];
-
-    const u32 number = s.tile * rows + row;  // of the softmax's row, in the sequence
-    const i32 sees = s.length - a.q_len + 1 + static_cast<i32>(number / static_cast<u32>(a.heads));
-    const u32 seen = number >= all || sees < 0 ? 0 : static_cast<u32>(sees);
-    Softmax<kSoftmaxLanes> softmax;
-    f32 sums[kColumns / 16][kEights][4] = {};
-
-    for (u32 block = s.begin; block < s.end; ++block) {
-      const u32 left = static_cast<u32>(s.length) - block * kKeys;
-      const u32 keys = left < kKeys ? left : kKeys;
-      const u32 stages = (keys + kStageKeys - 1) / kStageKeys;
-
-      if (group < stages) {
-        const auto at = ring.after(group);
-        wait(shared.full[at.stage], at.parity);
-        f32 products[kEights][4] = {};
-        MultiplyKeys(products, shared, at.stage, half * kSteps, q);
-        if (group == stages - 1 && keys % kStageKeys != 0) {
-          // The other half of this stage may still be read, but no row of it that counts.
-          ClearKeys(shared, at.stage, keys % kStageKeys, half * kWaveSize + lane, 2 * kWaveSize);
-        }
+// Adds the values of a tile to the wave's columns.
+template <typename Kv, u32 rows>
+DEVICE void AddValues(const Shared<Kv, rows>& shared, const Tile& tile,
+                      f32 (&sums)[kColumns / 16][rows / 8][4]) {
+  u32 weights[kTileSteps][rows / 8][2];
+  LoadRows<rows>(weights, [&](u32 row, u32 key) { return &shared.weights[row][key]; });
 #pragma unroll
-        for (u32 eight = 0; eight < kEights; ++eight) {
-          for (u32 i = 0; i < 4; ++i) {
-            shared.scores[half][eight * 8 + lane % 4 * 2 + i % 2]
-                         [group * kStageKeys + i / 2 * 8 + lane / 4] = products[eight][i];
-          }
-        }
-      }
-      ComputeSync();
-
-      f32 scores[kLaneKeys];
+  for (u32 eight = 0; eight < rows / 8; ++eight) {
+    const auto decays = *reinterpret_cast<const vector<f32, 2>*>(
+        &shared.decays[eight * 8 + lane_id() % 4 * 2]);
 #pragma unroll
-      for (u32 i = 0; i < kLaneKeys; ++i) {
-        const u32 key = first_key + i;
-        const f32 score = shared.scores[0][row][key] + shared.scores[1][row][key];
-        scores[i] = block * kKeys + key < seen ? score * row_scale : -kInfinity;
-      }
-      const f32 decay = update(softmax, scores);
-      if (first_key == 0) shared.decays[row] = decay;
-#pragma unroll
-      for (u32 i = 0; i < kLaneKeys; i += 2) {
-        *reinterpret_cast<vector<Element, 2>*>(&shared.weights[row][first_key + i]) =
-            vector<Element, 2>{static_cast<Element>(scores[i]), static_cast<Element>(scores[i + 1])};
-      }
-      ComputeSync();
-
-      u32 weights[kTileStages][kEights][2];
-      LoadRows<rows>(weights,
-                      [&](u32 r, u32 column) { return &shared.weights[r][column]; });
-#pragma unroll
-      for (u32 eight = 0; eight < kEights; ++eight) {
-        const auto decays = *reinterpret_cast<const vector<f32, 2>*>(
-            &shared.decays[eight * 8 + lane % 4 * 2]);
-#pragma unroll
-        for (u32 i = 0; i < kColumns / 16; ++i) {
-          for (u32 j = 0; j < 4; ++j) sums[i][eight][j] *= decays[j % 2];
-        }
-      }
-#pragma unroll
-      for (u32 stage = 0; stage < kTileStages; ++stage) {
-        if (stage >= stages) continue;
-        const auto at = ring.after(stage);
-        wait(shared.full[at.stage], at.parity);  // has ended: what was copied is seen from here on
-        MultiplyValues(sums, shared, at.stage, wave, weights[stage]);
-        wave_sync();
-        if (lane == 0) arrive(shared.empty[at.stage]);
-      }
-      ring.advance(stages);
+    for (u32 i = 0; i < kColumns / 16; ++i) {
+      for (u32 j = 0; j < 4; ++j) sums[i][eight][j] *= decays[j % 2];
     }
+  }
+  // For a step without keys the first is taken once more, by weights of 0.
+#pragma unroll
+  for (u32 i = 0; i < kTileSteps; ++i) {
+    MultiplyValues(sums, shared, tile.slot, i < tile.steps() ? i * kStepKeys : 0, wave_id(),
+                   weights[i]);
+  }
+}
 
-    f32 lse;
-    f32 factor = finish(softmax, lse);
-    if (first_key == 0) {
-      if (s.whole && a.kv_scale != nullptr) factor *= *a.kv_scale;
-      shared.factors[row] = factor;
-      if (number < all) {
-        if (s.whole) {
-          a.lse[static_cast<i64>(s.sequence) * all + number] = lse;
-        } else {
-          a.partial_lse[static_cast<i64>(s.part) * rows + row] = lse;
-        }
-      }
-    }
-    ComputeSync();
+// --- Results --------------------------------------------------------------------------------------
+
+// What a row of a tile is: which (query, head) pair of the sequence, and how many keys it sees.
+struct Row {
+  u32 number;
+  bool exists;
+  u32 seen;
+};
+DEVICE Row FindRow(const DecodeSm90Arguments& a, const Segment& s, u32 number) {
+  const u32 heads = static_cast<u32>(a.heads);
+  const bool exists = number < static_cast<u32>(a.q_len) * heads;
+  const i32 sees = s.length - a.q_len + 1 + static_cast<i32>(number / heads);
+  return {number, exists, exists && sees > 0 ? static_cast<u32>(sees) : 0};
+}
+
+// Of a row of a tile that nothing is left to merge of: what makes its sums normal, and its
+// log-sum-exp.
+template <typename Kv, u32 rows>
+DEVICE void FinishRow(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, rows>& shared,
+                      const Softmax<kWaveSize>& softmax) {
+  const Row row = FindRow(a, s, s.tile * rows + wave_id());
+  f32 lse;
+  f32 factor = finish(softmax, lse);
+  if (a.kv_scale != nullptr) factor *= *a.kv_scale;
+  if (lane_id() != 0) return;
+  shared.factors[wave_id()] = factor;
+  if (row.exists) a.lse[static_cast<i64>(s.sequence) * a.q_len * a.heads + row.number] = lse;
+}
+
+// Its normalised results. They go through the place of q, so that whole lines are written.
+template <typename Out, typename Kv, u32 rows>
+DEVICE void StoreOut(const DecodeSm90Arguments& a, const Segment& s, Shared<Kv, rows>& shared,
+                     const f32 (&sums)[kColumns / 16][rows / 8][4]) {
+  constexpr u32 kPieces = kLatent * sizeof(Out) / 16;  // of a row
+  const u32 lane = lane_id(), all = static_cast<u32>(a.q_len * a.heads);
+  auto at = [&](u32 row, u32 column) { return reinterpret_cast<Out*>(shared.q[row]) + column; };
 #pragma unroll
-    for (u32 eight = 0; eight < kEights; ++eight) {
+  for (u32 eight = 0; eight < rows / 8; ++eight) {
+    const u32 row = eight * 8 + lane % 4 * 2;
+    const auto factors = *reinterpret_cast<const vector<f32, 2>*>(&shared.factors[row]);
 #pragma unroll
-      for (u32 j = 0; j < 2; ++j) {
-        const u32 r = eight * 8 + lane % 4 * 2 + j;
-        if (s.tile * rows + r >= all) continue;
-        const f32 f = shared.factors[r];
-        const i64 out_row = static_cast<i64>(s.sequence) * all + s.tile * rows + r;
-        const i64 partial_row = static_cast<i64>(s.part) * rows + r;
+    for (u32 i = 0; i < kColumns / 16; ++i) {
 #pragma unroll
-        for (u32 i = 0; i < kColumns / 16; ++i) {
-#pragma unroll
-          for (u32 k = j; k < 4; k += 2) {
-            const u32 column = wave * kColumns + i * 16 + FindColumn<Kv>(k);
-            const f32 x = f == 0.0f ? 0.0f : sums[i][eight][k] * f;
-            if (s.whole) {
-              Store(static_cast<Out*>(a.out) + out_row * kLatent + column, x);
-            } else {
-              a.partial[partial_row * kLatent + column] = x;
-            }
-          }
-        }
+      for (u32 k = 0; k < 4; ++k) {
+        const u32 column = sm90_column(wave_id() * (kColumns / 16) + i, lane, k, sizeof(Kv) == 1);
+        const f32 factor = factors[k % 2], sum = sums[i][eight][k];
+        *at(row + k % 2, column) = static_cast<Out>(factor == 0.0f ? 0.0f : sum * factor);
       }
     }
   }
+  ComputeSync();
+  Out* const out = static_cast<Out*>(a.out) + static_cast<i64>(s.sequence) * all * kLatent;
+  for (u32 i = thread_id(); i < rows * kPieces; i += kThreads) {
+    const u32 row = i / kPieces, column = i % kPieces * (16 / sizeof(Out));
+    if (s.tile * rows + row >= all) continue;
+    *reinterpret_cast<u32x4*>(out + static_cast<i64>(s.tile * rows + row) * kLatent + column) =
+        *reinterpret_cast<const u32x4*>(at(row, column));
+  }
+  ComputeSync();
+}
+
+// Partial results, as partial_sm90.h has them.
+template <u32 rows>
+DEVICE void StorePartial(const DecodeSm90Arguments& a, const Segment& s,
+                         const f32 (&sums)[kColumns / 16][rows / 8][4],
+                         const Softmax<kWaveSize>& softmax) {
+  if (wave_id() < rows) {  // first, or its exchange of numbers would wait for the stores
+    const f32 total = reduce_sum(softmax.total);
+    if (lane_id() == 0) *sm90_weights(a.partial_lse, s.part, rows, wave_id()) = {softmax.top, total};
+  }
+#pragma unroll
+  for (u32 i = 0; i < kColumns / 16; ++i) {
+#pragma unroll
+    for (u32 eight = 0; eight < rows / 8; ++eight) {
+      const auto& x = sums[i][eight];
+      const u32 piece = (wave_id() * (kColumns / 16) + i) * (rows / 8) + eight;
+      *sm90_partial(a.partial, s.part, rows, piece, lane_id()) = f32x4{x[0], x[1], x[2], x[3]};
+    }
+  }
+}
+
+// --- The block ------------------------------------------------------------------------------------
+
+template <typename Out, typename Q, typename Kv, u32 rows>
+DEVICE void Compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
+  const u32 wave = wave_id(), lane = lane_id();
+  Ring<Cache<Kv>::kTiles> ring;
+  for (Ring<kSegments> turn;; turn = turn.after(1)) {
+    const Segment& s = TakeSegment(shared, turn);
+    if (s.end == 0) return;
+    const Keys keys = FindKeys(s);
+    LoadQ<Q>(a, s, shared);
+    ComputeSync();
+    u32 q[kSteps][rows / 8][2];
+    LoadQRows(q, shared, wave / kTileSteps * kSteps);
+    const u32 sees = FindRow(a, s, s.tile * rows + wave).seen;  // in the wave's softmax
+    const u32 seen = sees < keys.end ? sees : keys.end;
+    f32 scale = a.scale * kLog2E;  // in the wave's softmax
+    if (a.q_scale != nullptr) scale *= *a.q_scale;
+    if (a.kv_scale != nullptr) scale *= *a.kv_scale;
+    if constexpr (sizeof(Kv) == 1) scale *= shared.q_scales[wave % rows];
+    Softmax<kWaveSize> softmax;
+    f32 sums[kColumns / 16][rows / 8][4] = {};
+
+    for (u32 first = keys.begin; first < keys.end; first += kKeys, ring = ring.after(1)) {
+      const u32 left = keys.end - first;
+      const Tile tile = {ring.at(), first, left < kKeys ? left : kKeys};
+      wait(shared.full[tile.slot], ring.parity());
+      FindScores(shared, tile, q);
+      ComputeSync();
+      if (wave < rows) FindWeights(shared, tile, seen, scale, softmax);
+      ComputeSync();
+      AddValues(shared, tile, sums);
+      wave_sync();
+      if (lane == 0) arrive(shared.empty[tile.slot]);
+    }
+
+    if (s.whole) {
+      if (wave < rows) FinishRow(a, s, shared, softmax);
+      ComputeSync();
+      StoreOut<Out>(a, s, shared, sums);
+    } else {
+      StorePartial<rows>(a, s, sums, softmax);
+    }
+    LeaveSegment(shared, turn);
+  }
+}
+
+// A thread each for a few, since one takes its time.
+template <typename Kv, u32 rows>
+DEVICE void InitBarriers(Shared<Kv, rows>& shared) {
+  if (lane_id() != 0) return;
+  const u32 wave = wave_id();
+  if (wave < Cache<Kv>::kTiles) {
+    init(shared.full[wave], 1);
+    init(shared.empty[wave], kWaves);
+  } else if (const u32 segment = wave - Cache<Kv>::kTiles; segment < kSegments) {
+    init(shared.dealt[segment], 1);
+    init(shared.done[segment], kWaves + 1);
+  } else {
+    init(shared.table, kTableThreads);
+  }
+  publish_barriers();
+}
+
+// By the waves that do not compute.
+DEVICE void SeeBarriers() {
+  block_sync();
+  start_next_kernel();
+  leave_registers<64>();
 }
 
 extern __attribute__((shared)) __attribute__((aligned(1024))) u8 dynamic_shared[];
@@ -477,189 +662,41 @@ DEVICE void Decode(const DecodeSm90Arguments& a) {
   using Block = Shared<Kv, rows>;
   static_assert(sizeof(Block) <= kSm90SharedBytes);
   Block& shared = *reinterpret_cast<Block*>(dynamic_shared);
-  if (wave_id() == kWaves) {
-    // Pages can be looked up only when lengths are there; a short table is on its way by then.
-    const i64 ahead = static_cast<i64>(lane_id()) * 32;
-    if (ahead < static_cast<i64>(a.batch) * a.pages_per_seq) prefetch(a.page_indices + ahead);
-  }
-  if (thread_id() == 0) {
-    for (u32 i = 0; i < Block::kStages; ++i) {
-      init(shared.full[i], 1);
-      init(shared.empty[i], kWaves);
-    }
-    publish_barriers();
-  }
-  block_sync();
-  start_next_kernel();
-  if (wave_id() < kWaves) {
-    take_registers<rows == 8 ? 224 : 232>();
-    Compute<Out, Q>(a, shared);
-  } else {
-    leave_registers<rows == 8 ? 56 : 40>();
-    if (wave_id() == kWaves) CopyKeys(a, shared);
-  }
-}
-
-// --- Stage 2 --------------------------------------------------------------------------------------
-
-constexpr u32 kMergeWaves = kSm90MergeThreads / kWaveSize;
-constexpr u32 kMergeColumns = 4 * kWaveSize;  // that a wave merges
-constexpr u32 kMergeLoads = 4;                // partial results that it has on their way
-static_assert(kMergeColumns * kSm90MergeChunks == kLatent);
-
-// Blocks of keys of the sequences before one, and of all. Every thread takes part.
-struct Counts {
-  u32 before;
-  u32 total;
-};
-DEVICE Counts CountAllBlocks(const DecodeSm90Arguments& a, u32 sequence) {
-  SHARED u32 sums[2][kMergeWaves];
-  u32 before = 0, total = 0;
-  for (u32 i = thread_id(); i < static_cast<u32>(a.batch); i += kSm90MergeThreads) {
-    const u32 blocks = count_blocks<kKeys>(get_length(a, i));
-    total += blocks;
-    before += i < sequence ? blocks : 0;
-  }
-  sums[0][wave_id()] = wave_sum(before);
-  sums[1][wave_id()] = wave_sum(total);
-  block_sync();
-  Counts counts = {0, 0};
-  for (u32 i = 0; i < kMergeWaves; ++i) {
-    counts.before += sums[0][i];
-    counts.total += sums[1][i];
-  }
-  return counts;
-}
-
-// Parts of a job: rows of partial results that are tile_rows apart, from the first on.
-struct Parts {
-  u32 first;
-  u32 count;
-};
-DEVICE Parts FindParts(const DecodeSm90Arguments& a, const Counts& counts, u32 sequence, u32 tile,
-                        u32 blocks) {
-  const u32 tiles = count_tiles(a), job = sequence * tiles + tile;
-  if (blocks == 0) return {0, 0};
-  if (a.num_splits > 0) {
-    const u32 splits = static_cast<u32>(a.num_splits);
-    return {job * splits, blocks < splits ? blocks : splits};
-  }
-  const Shares shares =
-      share_blocks(counts.total * tiles, static_cast<u32>(a.workers), kSm90PartBlocks);
-  const u32 first = counts.before * tiles + tile * blocks, owner = shares.owner(first);
-  return {owner + job, shares.owner(first + blocks - 1) - owner + 1};
-}
-
-// A weighted sum of normalised results, the weights over e^top.
-struct Merged {
-  f32 top = -kInfinity;
-  f32 total = 0.0f;
-  f32x4 sum = {};
-
-  // Takes in results of such weights; one of weight 0 may hold anything.
-  template <u32 count>
-  METHOD void add(const f32 (&lse)[count], const f32 (&totals)[count],
-                  const f32x4 (&values)[count]) {
-    f32 new_top = top;
-    // Negated, so that NaN is not passed over: it must come out.
-    for (u32 i = 0; i < count; ++i) new_top = !(lse[i] <= new_top) ? lse[i] : new_top;
-    if (new_top == -kInfinity) return;  // nothing but empty ones so far
-    const f32 decay = exp(top - new_top);
-    top = new_top;
-    total *= decay;
-    sum *= decay;
-#pragma unroll
-    for (u32 i = 0; i < count; ++i) {
-      const f32 weight = exp(lse[i] - top);
-      if (weight == 0.0f) continue;
-      total += weight * totals[i];
-      sum += weight * values[i];
-    }
-  }
-};
-
-// Each wave takes 128 columns of a row, or every eighth part of them (merge_waves).
-template <typename Out>
-DEVICE void Merge(const DecodeSm90Arguments& a) {
-  const u32 waves = static_cast<u32>(a.merge_waves), heads = static_cast<u32>(a.heads);
-  const u32 item = block_id_x() * (kMergeWaves / waves) + wave_id() / waves;
-  const u32 head = item / kSm90MergeChunks, chunk = item % kSm90MergeChunks;
-  const u32 query = block_id_y(), sequence = block_id_z();
-  const u32 column = chunk * kMergeColumns + lane_id() * 4;
-  const u32 row = query * heads + head, tile_rows = static_cast<u32>(a.tile_rows);
-  const u32 blocks = count_blocks<kKeys>(get_length(a, sequence));
-  Counts counts = {};
-  if (a.num_splits == 0) counts = CountAllBlocks(a, sequence);
-  wait_for_last_kernel();
-  if (head >= heads) return;
-  const Parts parts = FindParts(a, counts, sequence, row / tile_rows, blocks);
-  if (parts.count == 1) return;
-
-  Merged merged;
-  for (u32 i = wave_id() % waves; i < parts.count; i += waves * kMergeLoads) {
-    f32 lse[kMergeLoads], totals[kMergeLoads];
-    f32x4 values[kMergeLoads];
-#pragma unroll
-    for (u32 j = 0; j < kMergeLoads; ++j) {
-      const u32 part = i + j * waves;
-      const bool exists = part < parts.count;
-      const i64 at = static_cast<i64>(parts.first + part) * tile_rows + row % tile_rows;
-      lse[j] = -kInfinity;
-      totals[j] = 1.0f;
-      values[j] = {};
-      if (exists) {
-        lse[j] = a.partial_lse[at];
-        values[j] = *reinterpret_cast<const f32x4*>(a.partial + at * kLatent + column);
-      }
-    }
-    merged.add(lse, totals, values);
-  }
-
-  if (waves > 1) {
-    SHARED f32 tops[kMergeWaves], totals[kMergeWaves];
-    SHARED f32x4 sums[kMergeWaves][kWaveSize];
-    const u32 wave = wave_id(), lane = lane_id();
-    tops[wave] = merged.top;
-    totals[wave] = merged.total;
-    sums[wave][lane] = merged.sum;
+  const u32 wave = wave_id();
+  if (wave < kWaves) {
+    if (wave <= Block::kTiles + kSegments) InitBarriers(shared);
     block_sync();
-    if (wave != 0) return;
-    f32 all_tops[kMergeWaves], all_totals[kMergeWaves];
-    f32x4 all_sums[kMergeWaves];
-#pragma unroll
-    for (u32 i = 0; i < kMergeWaves; ++i) {
-      all_tops[i] = tops[i];
-      all_totals[i] = totals[i];
-      all_sums[i] = sums[i][lane];
-    }
-    merged = Merged();
-    merged.add(all_tops, all_totals, all_sums);
+    take_registers<104>();
+    Compute<Out, Q>(a, shared);
+    return;
   }
-  const bool empty = merged.total == 0.0f;
-  f32 factor = empty ? 0.0f : 1.0f / merged.total;
-  if (a.kv_scale != nullptr) factor *= *a.kv_scale;
-  const i64 out_row = (static_cast<i64>(sequence) * a.q_len + query) * a.heads + head;
-  *reinterpret_cast<vector<Out, 4>*>(static_cast<Out*>(a.out) + out_row * kLatent + column) =
-      __builtin_convertvector(merged.sum * factor, vector<Out, 4>);
-  if (chunk == 0 && lane_id() == 0) {
-    a.lse[out_row] = empty ? -kInfinity : merged.top + log(merged.total);
+  if (wave == kCopyWave) {
+    if (lane_id() == 0) prefetch_map(&a.kv_lines);
+    const Table table(a, shared.pages);
+    SeeBarriers();
+    CopyKeys(a, shared, table);
+  } else if (wave == kDealWave) {
+    Work work(a, count_tiles<rows>(a));
+    SeeBarriers();
+    DealSegments(shared, work);
+  } else {
+    StartTable(a, shared);
+    SeeBarriers();
+    FinishTable(shared);
   }
 }
 
 }  // namespace
 
-#define KERNEL_ARGUMENTS const __attribute__((grid_constant)) DecodeSm90Arguments a
-#define DECODE(name, Out, Q, Kv, rows)                                            \
-  KERNEL(kSm90Threads, 1) jax_mla_decode_sm90_##name##_##rows(KERNEL_ARGUMENTS) { \
-    Decode<Out, Q, Kv, rows>(a);                                                  \
+#define DECODE(name, Out, Q, Kv, rows)                                    \
+  KERNEL(kSm90Threads, 1) jax_mla_decode_sm90_##name##_##rows(            \
+      const __attribute__((grid_constant)) DecodeSm90Arguments a) {       \
+    Decode<Out, Q, Kv, rows>(a);                                          \
   }
 #define DECODE_ROWS(name, Out, Q, Kv) DECODE(name, Out, Q, Kv, 8) DECODE(name, Out, Q, Kv, 16)
 DECODE_ROWS(bf16, bf16, bf16, bf16)
 DECODE_ROWS(f16, f16, f16, f16)
 DECODE_ROWS(fp8, bf16, fp8, fp8)
 DECODE_ROWS(bf16_fp8, bf16, bf16, fp8)
-
-KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_bf16(KERNEL_ARGUMENTS) { Merge<bf16>(a); }
-KERNEL(kSm90MergeThreads, 1) jax_mla_merge_sm90_f16(KERNEL_ARGUMENTS) { Merge<f16>(a); }
 
 }  // namespace jax_mla

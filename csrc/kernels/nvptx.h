@@ -19,6 +19,7 @@ DEVICE void keep_order() {}  // ptxas has an order of its own
 // The hardware's, about two units in the last place.
 DEVICE f32 exp2(f32 x) { return __nvvm_ex2_approx_ftz_f(x); }
 DEVICE f32 log2(f32 x) { return __nvvm_lg2_approx_ftz_f(x); }
+DEVICE f32 reciprocal(f32 x) { return __nvvm_rcp_approx_ftz_f(x); }
 
 constexpr u32 kAllLanes = 0xffffffff;
 
@@ -175,6 +176,13 @@ DEVICE void copy_async(void* wave_destination, const void* source) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                :
                : "r"(destination), "l"(source)
+               : "memory");
+}
+// Four bytes, by one thread.
+DEVICE void copy_word_async(void* destination, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+               :
+               : "r"(shared_address(destination)), "l"(source)
                : "memory");
 }
 DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }

@@ -7,23 +7,47 @@
 
 namespace jax_mla {
 
-// `total` blocks of keys in a row, in contiguous parts of the same size, or one block less.
+// Divides by the same number more than once; by 0 as if by 1.
+struct Divisor {
+  u32 value;
+  u32 inverse;
+
+  METHOD explicit Divisor(u32 x) : value(x > 0 ? x : 1), inverse(0xffffffff / value) {}
+  METHOD u32 divide(u32 x) const {
+    const u32 low = static_cast<u32>(static_cast<u64>(x) * inverse >> 32);  // or one more
+    return x - low * value < value ? low : low + 1;
+  }
+};
+
+// `total` blocks of keys in a row, in up to 2^16 contiguous parts of the same size, or one block less.
+// Where parts are a multiple of jobs of one length, none of them has keys of two.
 struct Shares {
+  u32 total;
   u32 count;  // of parts, none of them empty
-  u32 base;   // blocks of a part; the first `extra` have one more
+  Divisor by_count;
+  u32 base;   // blocks of a part; `extra` parts, evenly spread, have one more
   u32 extra;
 
-  METHOD Shares(u32 total, u32 parts) {
-    count = parts < total ? parts : total;
-    base = count == 0 ? 0 : total / count;
-    extra = total - base * count;
-  }
-  // The first block of a part, or where they end.
-  METHOD u32 begin(u32 part) const { return part * base + (part < extra ? part : extra); }
-  // The part that a block belongs to.
+  METHOD Shares(u32 blocks, u32 parts)
+      : total(blocks),
+        count(parts < blocks ? parts : blocks),
+        by_count(count),
+        base(by_count.divide(blocks)),
+        extra(blocks - base * count) {}
+  // The first block of a part, or where they end: part * total / count, rounded down.
+  METHOD u32 begin(u32 part) const { return part * base + by_count.divide(part * extra); }
+  // The part that a block belongs to. By f32 it may be the next one, or the one before.
   METHOD u32 owner(u32 block) const {
-    const u32 large = extra * (base + 1);
-    return block < large ? block / (base + 1) : extra + (block - large) / base;
+    const f32 share = static_cast<f32>(count) * reciprocal(static_cast<f32>(total));
+    u32 part = static_cast<u32>(static_cast<f32>(block) * share);
+    while (!begins_by(part, block)) --part;
+    while (begins_by(part + 1, block)) ++part;
+    return part;
+  }
+
+ private:
+  METHOD bool begins_by(u32 part, u32 block) const {
+    return static_cast<u64>(part) * total < static_cast<u64>(block + 1) * count;
   }
 };
 
@@ -36,15 +60,16 @@ DEVICE Shares share_blocks(u32 total, u32 workers, u32 part_blocks) {
   return Shares(total, workers < most ? workers : most);
 }
 
+template <u32 rows>
 DEVICE u32 count_tiles(const DecodeArguments& a) {
-  return static_cast<u32>((a.q_len * a.heads + a.tile_rows - 1) / a.tile_rows);
+  return (static_cast<u32>(a.q_len * a.heads) + rows - 1) / rows;
 }
 
-// Of a sequence, clamped; 0 of one that is not there.
-DEVICE i32 get_length(const DecodeArguments& a, u32 sequence) {
-  if (sequence >= static_cast<u32>(a.batch)) return 0;
-  const i32 length = a.lengths[sequence];
+DEVICE i32 clamp_length(const DecodeArguments& a, i32 length) {
   return length < 0 ? 0 : length > a.capacity ? a.capacity : length;
+}
+DEVICE i32 get_length(const DecodeArguments& a, u32 sequence) {
+  return clamp_length(a, a.lengths[sequence]);
 }
 
 template <u32 keys>
@@ -67,21 +92,27 @@ struct Segment {
 template <u32 keys, u32 part_blocks>
 class Segments {
  public:
-  METHOD explicit Segments(const DecodeArguments& a) : a_(a), tiles_(count_tiles(a)) {
-    const u32 worker = block_id_x();
-    if (a.num_splits > 0) {
-      length_ = get_length(a, block_id_z());
+  // Leaves the first lengths on their way.
+  METHOD Segments(const DecodeArguments& a, u32 tiles) : a_(a), tiles_(tiles) {
+    load_length(lane_id());
+  }
+
+  // Before the first `next`.
+  METHOD void find() {
+    if (a_.num_splits > 0) {
+      length_ = get_length(a_, block_id_z());  // the same for all lanes
       blocks_ = count_blocks<keys>(length_);
-      set_range(Shares(blocks_, static_cast<u32>(a.num_splits)), worker);
+      set_range(Shares(blocks_, static_cast<u32>(a_.num_splits)));
       return;
     }
-    u32 total = 0;
-    for (u32 i = lane_id(); i < static_cast<u32>(a.batch); i += kWaveSize) {
-      total += count_blocks<keys>(get_length(a, i));
+    count_keys();
+    u32 total = blocks_;
+    for (u32 i = lane_id() + kWaveSize; i < static_cast<u32>(a_.batch); i += kWaveSize) {
+      total += count_blocks<keys>(get_length(a_, i));
     }
-    set_range(share_blocks(wave_sum(total) * tiles_, static_cast<u32>(a.workers), part_blocks),
-             worker);
-    load_sequences(lane_id(), 0);
+    place_sequences(0);
+    set_range(
+        share_blocks(wave_sum(total) * tiles_, static_cast<u32>(a_.workers), part_blocks));
   }
 
   METHOD bool next(Segment& s) {
@@ -92,10 +123,10 @@ class Segments {
   }
 
  private:
-  METHOD void set_range(const Shares& shares, u32 part) {
-    if (part >= shares.count) return;
+  METHOD void set_range(const Shares& shares) {
+    const u32 part = block_id_x();
     at_ = shares.begin(part);
-    end_ = shares.begin(part + 1);
+    end_ = part < shares.count ? shares.begin(part + 1) : at_;
   }
 
   METHOD Segment of_fixed_split() const {
@@ -107,11 +138,13 @@ class Segments {
   // Parts of a job are numbered without gaps: a worker's and the next one's differ by one, and so
   // do two jobs'.
   METHOD Segment of_worker() {
-    decltype(ballot(true)) found;
-    for (;;) {
-      found = ballot(at_ >= first_ && at_ - first_ < blocks_ * tiles_);
-      if (found != 0) break;
-      load_sequences(sequence_ + kWaveSize, shuffle(first_ + blocks_ * tiles_, kWaveSize - 1));
+    auto found = find_owner();
+    while (__builtin_expect(found == 0, false)) {
+      const u32 before = shuffle(first_ + blocks_ * tiles_, kWaveSize - 1);
+      load_length(sequence_ + kWaveSize);
+      count_keys();
+      place_sequences(before);
+      found = find_owner();
     }
     const u32 lane = static_cast<u32>(__builtin_ctzll(found));
     const u32 blocks = shuffle(blocks_, lane), offset = at_ - shuffle(first_, lane);
@@ -127,17 +160,27 @@ class Segments {
     return s;
   }
 
-  // Each lane holds a sequence, the first of which begins at block `before` of all.
-  METHOD void load_sequences(u32 sequence, u32 before) {
+  // Of the lane's sequence, 0 of one that is not there.
+  METHOD void load_length(u32 sequence) {
     sequence_ = sequence;
-    length_ = get_length(a_, sequence);
+    length_ = sequence < static_cast<u32>(a_.batch) ? a_.lengths[sequence] : 0;
+  }
+  METHOD void count_keys() {
+    length_ = clamp_length(a_, length_);
     blocks_ = count_blocks<keys>(length_);
+  }
+  // The lane whose sequence has the next block, as a bit.
+  METHOD decltype(ballot(true)) find_owner() const {
+    return ballot(at_ - first_ < blocks_ * tiles_);  // unsigned: at_ >= first_ as well
+  }
+  // The sequences of the wave, one a lane; the first begins at block `before` of all.
+  METHOD void place_sequences(u32 before) {
     first_ = before + wave_scan(blocks_ * tiles_) - blocks_ * tiles_;
   }
 
   const DecodeArguments& a_;
   u32 tiles_;
-  u32 at_ = 0, end_ = 0;  // blocks left: of the job, or of all jobs together
+  u32 at_, end_;  // blocks left: of the job, or of all jobs together
   // Of the lane's sequence:
   u32 sequence_ = 0;
   i32 length_ = 0;

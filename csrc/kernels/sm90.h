@@ -8,17 +8,14 @@
 #error "for sm_90a only"
 #endif
 
+DEVICE u32 grid_size_y() { return __nvvm_read_ptx_sreg_nctaid_y(); }
+
 // --- Waves ----------------------------------------------------------------------------------------
 
 DEVICE void wave_sync() { __nvvm_bar_warp_sync(kAllLanes); }
 
 // The bytes of x that the four hexadecimal digits of `order` name, the lowest first.
 DEVICE u32 permute_bytes(u32 x, u32 order) { return __nvvm_prmt(x, 0, order); }
-
-// Brings the line of memory at `from` into the cache of the GPU.
-DEVICE void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" : : "l"(from) : "memory");
-}
 
 // Registers of a thread from here on, for a group of four waves that call this together.
 template <u32 registers>
@@ -87,6 +84,10 @@ DEVICE void wait(Barrier& barrier, u32 parity) {
 
 // --- Tensor copies --------------------------------------------------------------------------------
 
+// Brings the map of a cache to the copy engine, which the first copy would wait for.
+DEVICE void prefetch_map(const void* map) {
+  asm volatile("prefetch.tensormap [%0];" : : "l"(map) : "memory");
+}
 // Copies the box of lines that begins at `line` to shared memory; the bytes count at the barrier.
 DEVICE void copy_lines(void* to, const void* map, i32 line, Barrier& barrier) {
   asm volatile(
