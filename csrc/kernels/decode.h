@@ -12,8 +12,7 @@ namespace jax_mla {
 //
 // Stage 1 leaves a job of one part finished in out and lse, and partial results of all others, which
 // stage 2 merges: the normalised output and the natural log-sum-exp of each row (Hopper's kernels have
-// partial results of their own). It does nothing for
-// a sequence without keys; stage 2 does.
+// partial results of their own). It does nothing for a sequence without keys; stage 2 does.
 struct DecodeArguments {
   const void* q;            // [batch, q_len, heads, width]
   const void* kv_pages;     // [pages, page_size, width]

@@ -416,17 +416,6 @@ DEVICE void MultiplyValues(f32 (&sums)[kColumns / 16][rows / 8][4], const Shared
   }
 }
 
-// V of keys that do not exist has to be a number: 0, to the end of a step of which only some do.
-template <typename Kv, u32 rows>
-DEVICE void ClearKeys(Shared<Kv, rows>& shared, u32 tile, u32 keys, u32 thread, u32 threads) {
-  constexpr u32 kRowBytes = kWidth * sizeof(Kv);
-  const u32 end = (keys + kStepKeys - 1) / kStepKeys * kStepKeys;
-  for (u32 i = keys * kRowBytes + thread * 16; i < end * kRowBytes; i += threads * 16) {
-    *reinterpret_cast<u32x4*>(shared.tiles[tile] + i) = u32x4{};
-  }
-  order_writes_before_copies();
-}
-
 // --- Tiles ----------------------------------------------------------------------------------------
 
 // Keys of a segment that are in a tile of the ring.
@@ -437,6 +426,16 @@ struct Tile {
   METHOD u32 steps() const { return (keys + kStepKeys - 1) / kStepKeys; }
 };
 
+// V of keys that do not exist has to be a number: 0, to the end of a step of which only some do.
+template <typename Kv, u32 rows>
+DEVICE void ClearKeys(Shared<Kv, rows>& shared, const Tile& tile) {
+  constexpr u32 kRowWords = kWidth * sizeof(Kv) / 4;
+  u32* const words = reinterpret_cast<u32*>(shared.tiles[tile.slot]);
+  const u32 end = tile.steps() * kStepKeys * kRowWords;
+  for (u32 i = tile.keys * kRowWords + thread_id(); i < end; i += kThreads) words[i] = 0;
+  order_writes_before_copies();
+}
+
 // A wave's part of the scores: 16 keys and a quarter of the width.
 template <typename Kv, u32 rows>
 DEVICE void FindScores(Shared<Kv, rows>& shared, const Tile& tile,
@@ -445,10 +444,6 @@ DEVICE void FindScores(Shared<Kv, rows>& shared, const Tile& tile,
   if (step >= tile.steps()) return;
   f32 products[rows / 8][4] = {};
   MultiplyKeys(products, shared, tile.slot, step * kStepKeys, quarter * kSteps, q);
-  if (step == tile.steps() - 1 && tile.keys % kStepKeys != 0) {
-    // Other quarters of these keys may still be read, but no row of them that counts.
-    ClearKeys(shared, tile.slot, tile.keys, quarter * kWaveSize + lane, kQuarters * kWaveSize);
-  }
 #pragma unroll
   for (u32 eight = 0; eight < rows / 8; ++eight) {
     for (u32 i = 0; i < 4; ++i) {
@@ -613,6 +608,7 @@ DEVICE void Compute(const DecodeSm90Arguments& a, Shared<Kv, rows>& shared) {
       wait(shared.full[tile.slot], ring.parity());
       FindScores(shared, tile, q);
       ComputeSync();
+      if (tile.keys % kStepKeys != 0) ClearKeys(shared, tile);
       if (wave < rows) FindWeights(shared, tile, seen, scale, softmax);
       ComputeSync();
       AddValues(shared, tile, sums);
@@ -648,13 +644,6 @@ DEVICE void InitBarriers(Shared<Kv, rows>& shared) {
   publish_barriers();
 }
 
-// By the waves that do not compute.
-DEVICE void SeeBarriers() {
-  block_sync();
-  start_next_kernel();
-  leave_registers<64>();
-}
-
 extern __attribute__((shared)) __attribute__((aligned(1024))) u8 dynamic_shared[];
 
 template <typename Out, typename Q, typename Kv, u32 rows>
@@ -670,18 +659,19 @@ DEVICE void Decode(const DecodeSm90Arguments& a) {
     Compute<Out, Q>(a, shared);
     return;
   }
+  // Before the barriers are there, and the lengths.
+  if (wave >= kTableWave) StartTable(a, shared);
+  if (thread_id() == kThreads) prefetch_map(&a.kv_lines);
+  Work work(a, count_tiles<rows>(a));
+  const Table table(a, shared.pages);
+  block_sync();
+  start_next_kernel();
+  leave_registers<64>();
   if (wave == kCopyWave) {
-    if (lane_id() == 0) prefetch_map(&a.kv_lines);
-    const Table table(a, shared.pages);
-    SeeBarriers();
     CopyKeys(a, shared, table);
   } else if (wave == kDealWave) {
-    Work work(a, count_tiles<rows>(a));
-    SeeBarriers();
     DealSegments(shared, work);
   } else {
-    StartTable(a, shared);
-    SeeBarriers();
     FinishTable(shared);
   }
 }
