@@ -253,7 +253,8 @@ def _bytes_moved_kernel(call: Call, plan: KernelPlan) -> int:
     rows = call.batch * call.q_len * call.heads
     cache = plan.row_tiles * call.batch * call.capacity * (call.token_bytes + 4)
     queries = (whole + cut) * call.q_len * call.heads * call.width * call.q_dtype.itemsize
-    partials = 2 * cut * call.heads * call.partial_bytes
+    row_bytes = (call.latent_dim + plan.weights) * 4
+    partials = 2 * cut * call.heads * call.q_len * row_bytes
     results = rows * (call.latent_dim * out_dtype(call.q_dtype).itemsize + 4)
     return int(cache + queries + partials + results)
 

@@ -41,6 +41,7 @@ class KernelPlan:
       row_tiles: of a sequence's pairs, each of which reads all its keys.
       kv_block: keys of a block, which is not cut.
       part_blocks: blocks that a worker takes at least, once 32 workers have some.
+      weights: numbers of a partial result's row beside its output: csrc/workspace.h.
       workspace_bytes: of the partial results.
     """
 
@@ -51,6 +52,7 @@ class KernelPlan:
     row_tiles: int
     kv_block: int
     part_blocks: int
+    weights: int
     workspace_bytes: Any
 
     #: Per layer: the kernel and the merge.
@@ -100,7 +102,9 @@ def plan(call: Call, target: Target, *, num_kv_splits: int | None = None) -> Ker
     size = workspace.carve(parts * tile_rows, call.latent_dim, weights=weights).bytes
     source = "decode_sm90" if sm90 else "decode"
     part_blocks = _SM90_PART_BLOCKS if sm90 else _PART_BLOCKS
-    return KernelPlan(source, splits, workers, tile_rows, tiles, kv_block, part_blocks, size)
+    return KernelPlan(
+        source, splits, workers, tile_rows, tiles, kv_block, part_blocks, weights, size
+    )
 
 
 def _serves_sm90(call: Call) -> bool:

@@ -164,8 +164,24 @@ def test_our_own_kernels() -> None:
     assert "3 splits of each sequence" in text and "2 x 16 (query, head) pairs" in text
 
 
+def test_hopper_has_two_weights_of_a_partial_row() -> None:
+    """2 sequences of 2 blocks of 64 keys in 2 splits, 60 rows in 4 tiles."""
+    said = explain_sizes(
+        20, target=Target("sm_90", 132), platform="cuda", q_len=3, batch=2, tokens=128,
+        page_size=16, implementation="kernel", num_kv_splits=2,
+    )  # fmt: skip
+    assert said.kernel is not None and said.kernel.source == "decode_sm90"
+    parts, rows = 2 * 2, 60
+    assert said.bytes_moved == (
+        4 * 2 * 128 * (1152 + 4)
+        + parts * rows * 1152
+        + 2 * parts * rows * 514 * 4
+        + 2 * rows * (512 * 2 + 4)
+    )
+
+
 def test_workers_that_share_the_keys() -> None:
-    """4 jobs of 4 blocks over 3 workers, 6 and 5 and 5: two jobs are cut in two."""
+    """4 jobs of 4 blocks over 3 workers, 5 and 5 and 6: two jobs are cut in two."""
     said = explain_sizes(
         20, target=Target("gfx942", 3), batch=2, tokens=128, page_size=16, implementation="kernel"
     )

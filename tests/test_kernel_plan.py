@@ -81,7 +81,7 @@ def test_workers_cut_jobs_of_one_length_alike(
 )
 def test_room_for_partial_results(heads: int, q_len: int, tile_rows: int, tiles: int) -> None:
     made = plan(call(batch=3, heads=heads, q_len=q_len), H200)
-    assert (made.tile_rows, made.row_tiles) == (tile_rows, tiles)
+    assert (made.tile_rows, made.row_tiles, made.weights) == (tile_rows, tiles, 2)
     assert made.workspace_bytes == (made.workers + 3 * tiles) * tile_rows * 514 * 4
     fixed = plan(call(batch=3, heads=heads, q_len=q_len), H200, num_kv_splits=5)
     assert (fixed.workers, fixed.num_kv_splits) == (0, 5)
