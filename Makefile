@@ -44,7 +44,8 @@ test-full: $(VENV)/rocm
 
 # The oldest supported JAX, in an environment of its own. Neither the emulator depends on it nor do
 # kernels that are launched without it.
-DEVICE_TESTS := merge primitives expand plan_kernel pointers decode_kernel read conformance stand_ins
+DEVICE_TESTS := merge primitives expand plan_kernel pointers decode_kernel read conformance \
+  stand_ins hopper
 test-oldest: .venv-oldest/ready
 	.venv-oldest/bin/python -m pytest -n auto -m "not full" \
 	  --ignore-glob="tests/test_emulator_*" $(DEVICE_TESTS:%=--ignore=tests/test_%.py)

@@ -71,7 +71,9 @@ def _compile(sources: dict[str, str], folder: Path) -> Path:
                    f"-DJAX_MLA_THREADS={threads}")  # fmt: skip
         command = (*CLANG, *defines, "-c", "kernels.cc", "-o", f"{name}.o")
         subprocess.run(command, cwd=folder, check=True)
-    link = ("g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "machine.cc")
+    # Fortified, longjmp would refuse the stack of another thread.
+    link = ("g++", "-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-Wall", "-Wextra",
+            "machine.cc")  # fmt: skip
     objects = (f"{name}.o" for name in THREADS)
     subprocess.run((*link, *objects, "-o", "hopper.so"), cwd=folder, check=True)
     return folder / "hopper.so"

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "machine.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -36,7 +35,9 @@ struct Meeting {
   unsigned arrived = 0, turn = 0;
 };
 struct Thread {
-  ucontext_t context;
+  ucontext_t beginning;
+  jmp_buf place;  // once it has begun; to change contexts would cost system calls
+  bool begun = false;
   std::unique_ptr<char[]> stack{new char[kStack]};
   Index index;
   bool done = false;
@@ -48,7 +49,7 @@ struct Block {
   std::vector<Wave> waves;
   Meeting meetings[16];
   std::vector<Box> boxes;  // on their way
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   Thread* running = nullptr;
   unsigned long long events = 0;  // to tell waiting from standing still
   std::string error;
@@ -56,11 +57,21 @@ struct Block {
 };
 Block* block;
 
+void yield() {
+  if (_setjmp(block->running->place) == 0) _longjmp(block->scheduler, 1);
+}
+void resume(Thread& thread) {
+  block->running = &thread;
+  if (_setjmp(block->scheduler) != 0) return;
+  if (thread.begun) _longjmp(thread.place, 1);
+  thread.begun = true;
+  setcontext(&thread.beginning);
+}
+
 [[noreturn]] void fail(const std::string& error) {
   if (block->error.empty()) block->error = error;
-  for (;;) swapcontext(&block->running->context, &block->scheduler);
+  for (;;) yield();
 }
-void yield() { swapcontext(&block->running->context, &block->scheduler); }
 
 void settle(Barrier& barrier) {
   ++block->events;
@@ -180,11 +191,11 @@ const char* launch(void (*kernel)(void*), void* arguments, const unsigned* grid,
       Thread& thread = mine.threads[i];
       const unsigned x = number % grid[0], y = number / grid[0] % grid[1];
       thread.index = {i, {x, y, number / grid[0] / grid[1]}, {grid[0], grid[1], grid[2]}};
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = thread.stack.get();
-      thread.context.uc_stack.ss_size = kStack;
-      thread.context.uc_link = nullptr;
-      makecontext(&thread.context, start, 0);
+      getcontext(&thread.beginning);
+      thread.beginning.uc_stack.ss_sp = thread.stack.get();
+      thread.beginning.uc_stack.ss_size = kStack;
+      thread.beginning.uc_link = nullptr;
+      makecontext(&thread.beginning, start, 0);
     }
     for (unsigned left = threads; left > 0 && mine.error.empty();) {
       const unsigned long long events = mine.events;
@@ -195,8 +206,7 @@ const char* launch(void (*kernel)(void*), void* arguments, const unsigned* grid,
         at = (at + step) % threads;
         if (thread.done) continue;
         ++left;
-        mine.running = &thread;
-        swapcontext(&mine.scheduler, &thread.context);
+        resume(thread);
       }
       deliver_some(false);
       if (mine.events == events && left > 0) {
