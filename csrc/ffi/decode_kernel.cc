@@ -157,7 +157,8 @@ Status LaunchStage1(const Launcher& launcher, const Work& work, const char* sour
        {"kv_scale", a.kv_scale, sizeof(float), Extent::kRead},
        {"partial", a.partial, work.partial_rows() * call.latent_dim * sizeof(float),
         Extent::kWrite},
-       {"partial_lse", a.partial_lse, work.partial_rows() * work.weights() * sizeof(float), Extent::kWrite},
+       {"partial_lse", a.partial_lse, work.partial_rows() * work.weights() * sizeof(float),
+        Extent::kWrite},
        {"out", a.out, rows * call.latent_dim * ffi::ByteWidth(call.out_dtype), Extent::kWrite},
        {"lse", a.lse, rows * sizeof(float), Extent::kWrite}});
 }
